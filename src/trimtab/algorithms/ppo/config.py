@@ -1,0 +1,280 @@
+"""Recipe keys of ``kind: ppo``: every part of PPO-max by name, off when absent. Torch-free.
+
+A choice with parameters is written as its word, or as ``{word: value}``: ``truncated: complete``,
+``truncated: {penalty: -1}``, ``shaping: [normalise, {clip: 0.8}]``. Each choice is a frozen dataclass with the
+class attribute ``word``. Sources: "Secrets of RLHF, Part I: PPO" (arXiv 2307.04964), PPO (arXiv 1707.06347),
+InstructGPT (arXiv 2203.02155).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from trimtab.train.config import OptimizerConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """(r - μ)/σ by running moments over the whole run, updated before they normalise.
+
+    Attributes:
+        min_count: scores seen before normalising starts; until then rewards pass unchanged.
+    """
+
+    word: ClassVar[str] = "normalise"
+    min_count: int = 8
+
+
+@dataclass(frozen=True)
+class Scale:
+    """r/σ by running moments (the paper: no help; kept for the ablation)."""
+
+    word: ClassVar[str] = "scale"
+    min_count: int = 8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """clip(r, ±limit), in the units that reach it (σ after ``normalise``)."""
+
+    word: ClassVar[str] = "clip"
+    limit: float = 0.8
+
+
+ShapingPart = Normalise | Scale | Clip
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A truncated answer gets ``value`` as its reward part, in σ units; the reward model never sees it."""
+
+    word: ClassVar[str] = "penalty"
+    value: float = -1.0
+
+
+@dataclass(frozen=True)
+class Complete:
+    """A truncated answer is scored with a virtual end token (tasks of fixed length)."""
+
+    word: ClassVar[str] = "complete"
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """A truncated answer is left out of the update and counted."""
+
+    word: ClassVar[str] = "exclude"
+
+
+Truncated = Penalty | Complete | Exclude
+
+
+@dataclass(frozen=True)
+class AdaptiveKL:
+    """β ← β(1 + clip(KL/target - 1, ±0.2)·n/horizon), once per rollout of n sequences (arXiv 1909.08593, §2.2)."""
+
+    target: float
+    horizon: int = 10000
+
+
+@dataclass(frozen=True)
+class KLConfig:
+    """Distance to the reference.
+
+    Attributes:
+        coef: β, in reward units (σ, after ``normalise``) per nat.
+        place: in the ``reward`` at every action token (k1), or as a term of the ``loss`` (k2 with the ratio).
+        adaptive: controller for β; null = fixed.
+    """
+
+    coef: float
+    place: Literal["reward", "loss"] = "reward"
+    adaptive: AdaptiveKL | None = None
+
+
+@dataclass(frozen=True)
+class GAEConfig:
+    """Generalised advantage estimation (arXiv 1506.02438)."""
+
+    gamma: float = 1.0
+    lambda_: float = 0.95
+
+
+@dataclass(frozen=True)
+class PolicyLossConfig:
+    """Clipped surrogate: ratio kept within [1 - clip_low, 1 + clip_high]; ``dual_clip`` c > 1 bounds A < 0 from below.
+
+    ``clip_low: null`` and ``clip_high: null`` = the unclipped surrogate.
+    """
+
+    clip_low: float | None = 0.2
+    clip_high: float | None = 0.2
+    dual_clip: float | None = None
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The first ``versions`` rollouts train the critic alone, or fewer once it explains this share of the variance."""
+
+    versions: int = 1
+    explained_variance: float | None = None
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The value function.
+
+    Attributes:
+        start: ``reward`` = from the reward model (branch and head), ``model`` = from the policy with a zero head,
+            ``random`` = from the policy with a random head.
+        clip: value clip ε_v; null = off.
+        coef: weight of the value loss (the critic has an optimiser of its own, so this only rescales its gradient).
+        pretrain: policy frozen at first; null = off.
+        optimizer: AdamW of the critic; clipped apart from the policy.
+    """
+
+    start: Literal["reward", "model", "random"] = "model"
+    clip: float | None = None
+    coef: float = 1.0
+    pretrain: PretrainConfig | None = None
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1.5e-6, schedule="constant"))
+
+
+@dataclass(frozen=True)
+class EntropyConfig:
+    """``bonus`` c: loss - c·H. ``target`` h: loss + coef·|H - h| pulls the mean entropy to h (the paper's form)."""
+
+    bonus: float | None = None
+    target: float | None = None
+    coef: float = 0.01
+
+
+@dataclass(frozen=True)
+class PTXConfig:
+    """+ coef · cross entropy on demonstrations in the same step (InstructGPT's ptx).
+
+    Attributes:
+        data: demonstrations to mix in.
+        coef: weight.
+        minibatch: demonstration sequences per update.
+    """
+
+    data: str
+    coef: float = 0.1
+    minibatch: int = 8
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """One version's worth of sampling.
+
+    Attributes:
+        prompts: prompts per rollout.
+        samples: answers per prompt.
+        max_new_tokens: longest answer, in tokens; reaching it is a truncation.
+        temperature: of sampling, and of every log-probability that training compares with it.
+        top_p, top_k, repetition_penalty: refused for training unless at 1, 0, 1 (they change the distribution).
+        slots: decode slots; fixed at first launch, it decides how sums are ordered.
+    """
+
+    prompts: int = 64
+    samples: int = 1
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    slots: int = 64
+
+
+@dataclass(frozen=True)
+class ParityConfig:
+    """How far the sampler's log-probabilities may be from the learner's before the run refuses to go on (nats)."""
+
+    mean: float = 0.05
+    p99: float = 0.5
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO on a learned, written or human reward.
+
+    Attributes:
+        model: policy to start from, and the reference.
+        reward: a reward stage, or a scorer by name.
+        prompts: prompts, as ``dataset.prompts``.
+        preset: ``ppo``, ``ppo-max``, ``ppo-ptx``: named defaults for the parts below; null switches a part off.
+        sharing: ``hydra`` = branches on one frozen trunk; ``separate`` = whole models.
+        versions: rollouts to consume.
+        epochs: passes over each rollout.
+        minibatch: sequences per update.
+        rollout: prompts, samples and decoding.
+        shaping: what is done to scores, in this order: ``normalise``, ``scale``, ``clip``.
+        truncated: what happens to answers that reached ``max_new_tokens``.
+        kl: distance to the reference; absent = none.
+        gae: advantage estimation.
+        whiten: masked whitening of advantages over the rollout (``mean`` and std, or ``scale`` only); absent = off.
+        clip_advantage: clip(A, ±c).
+        policy_loss: the surrogate.
+        critic: the value function.
+        entropy: bonus or target.
+        ptx: demonstrations mixed in.
+        old_policy: ``rollout``; ``reference`` = importance sampling against the reference (ablation only).
+        target_kl: mean k3 against the old policy that ends a rollout's epochs early.
+        aggregate: loss is averaged over ``tokens`` of the minibatch, over ``sequences`` of means, or by a ``constant``.
+        allow_weak_reward: go on although the reward model does not clear the length baseline; named in the report.
+        parity: bounds between sampler and learner.
+        optimizer: AdamW of the policy.
+        train: token budget and checkpoints.
+    """
+
+    model: str
+    reward: str
+    prompts: str
+    preset: str | None = None
+    sharing: Literal["hydra", "separate"] = "separate"
+    versions: int = 20
+    epochs: int = 1
+    minibatch: int = 32
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    shaping: tuple[ShapingPart, ...] = ()
+    truncated: Truncated = field(default_factory=Penalty)
+    kl: KLConfig | None = None
+    gae: GAEConfig = field(default_factory=GAEConfig)
+    whiten: Literal["mean", "scale"] | None = None
+    clip_advantage: float | None = None
+    policy_loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    entropy: EntropyConfig | None = None
+    ptx: PTXConfig | None = None
+    old_policy: Literal["rollout", "reference"] = "rollout"
+    target_kl: float | None = None
+    aggregate: Literal["tokens", "sequences", "constant"] = "tokens"
+    allow_weak_reward: bool = False
+    parity: ParityConfig = field(default_factory=ParityConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=5e-7, schedule="constant"))
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    # Figure 5's stars of arXiv 2307.04964 and no more, plus critic pre-training (its section 5.4).
+    "ppo-max": {
+        "shaping": ["normalise", {"clip": 0.8}],
+        "truncated": {"penalty": -1.0},
+        "kl": {"coef": 0.05},
+        "gae": {"gamma": 1.0, "lambda": 0.9},
+        "policy_loss": {"clip_low": 0.2, "clip_high": 0.2},
+        "critic": {"start": "reward", "clip": 0.2, "pretrain": {"versions": 1}},
+    },
+    # PPO as InstructGPT's readers implement it, without any of PPO-max's additions.
+    "ppo": {
+        "truncated": {"penalty": -1.0},
+        "kl": {"coef": 0.05},
+        "gae": {"gamma": 1.0, "lambda": 0.95},
+        "policy_loss": {"clip_low": 0.2, "clip_high": 0.2},
+        "critic": {"start": "model"},
+    },
+}
+PRESETS["ppo-ptx"] = {**PRESETS["ppo-max"], "ptx": {"coef": 0.1}}
+"""Printed in full by ``trimtab show``. A key of the recipe replaces the preset's; within a mapping, key by key."""
