@@ -190,3 +190,25 @@ class Scorer(Protocol):
     name: str
 
     def score(self, items: Sequence[ToScore]) -> list[float | None]: ...
+
+
+DType = Literal["bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as the recipe names it, with what later stages inherit from it.
+
+    Attributes:
+        load: catalogue name, Hugging Face id or folder; for a stage's output, that stage's ``model`` folder.
+        branch: layers above the frozen trunk (the recipe's one place for k); null = no trunk, everything trains.
+        template: named chat template, or null for the tokenizer's own.
+        dtype: of compute and of saved weights; master weights and gradient accumulators are float32 always.
+        revision: of a Hugging Face id.
+    """
+
+    load: str
+    branch: int | None = None
+    template: str | None = None
+    dtype: DType = "bfloat16"
+    revision: str | None = None
