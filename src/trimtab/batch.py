@@ -109,7 +109,7 @@ class FlatBatch:
         """int64 [N]: flat index of the last action of each sequence; -1 where there is none."""
         last = torch.full((self.sequences,), -1, dtype=torch.long, device=self.ids_T.device)
         at = self.act_T.nonzero().squeeze(-1)
-        return last.index_reduce(0, self.sequence_T[at], at, "amax") if at.numel() else last
+        return last.scatter_reduce(0, self.sequence_T[at], at, "amax")
 
     def select(self, rows: Seq[int] | Tensor) -> FlatBatch:
         """The given sequences, in the given order. Pairs with a member left out are left out."""
@@ -203,14 +203,14 @@ def flatten(rows: Iterable[Sequence], pairs: Seq[tuple[int, int]] = ()) -> FlatB
     unit_N = [row.unit if row.unit is not None else free + i for i, row in enumerate(rows)]
     if any(unit_N[a] != unit_N[b] for a, b in pairs):
         raise ValueError("a pair joins sequences of different units: a micro-batch could split it")
+    for row in rows:
+        if row.columns.keys() != rows[0].columns.keys() or row.token_columns.keys() != rows[0].token_columns.keys():
+            raise ValueError(f"sequence {row.id!r} has other columns than {rows[0].id!r}")
     columns: dict[str, Tensor] = {}
     for name in rows[0].columns:
         columns[name] = torch.tensor([row.columns[name] for row in rows])
     for name in rows[0].token_columns:
         columns[name] = torch.cat([torch.as_tensor(row.token_columns[name]) for row in rows])
-    for row in rows:
-        if row.columns.keys() != rows[0].columns.keys() or row.token_columns.keys() != rows[0].token_columns.keys():
-            raise ValueError(f"sequence {row.id!r} has other columns than {rows[0].id!r}")
     return FlatBatch(
         ids_T=torch.tensor([i for row in rows for i in row.ids], dtype=torch.long),
         position_T=position_T,
@@ -223,4 +223,29 @@ def flatten(rows: Iterable[Sequence], pairs: Seq[tuple[int, int]] = ()) -> FlatB
         pairs_M2=torch.tensor(list(pairs), dtype=torch.long).reshape(-1, 2),
         ids_N=tuple(row.id for row in rows),
         columns=columns,
+    )
+
+
+def join(first: FlatBatch, second: FlatBatch) -> FlatBatch:
+    """Two batches on one axis: ``first``'s sequences, then ``second``'s, units kept apart.
+
+    Raises:
+        ValueError: they have different columns.
+    """
+    if first.columns.keys() != second.columns.keys():
+        raise ValueError(f"columns differ: {sorted(first.columns.keys() ^ second.columns.keys())}")
+    tokens, sequences = first.tokens, first.sequences
+    starts = torch.cat([first.start_N1, second.start_N1[1:] + tokens])
+    return FlatBatch(
+        ids_T=torch.cat([first.ids_T, second.ids_T]),
+        position_T=torch.cat([first.position_T, second.position_T]),
+        prev_T=torch.cat([first.prev_T, torch.where(second.prev_T >= 0, second.prev_T + tokens, -1)]),
+        act_T=torch.cat([first.act_T, second.act_T]),
+        sequence_T=torch.cat([first.sequence_T, second.sequence_T + sequences]),
+        start_N1=starts,
+        key_start_N1=starts,
+        unit_N=torch.cat([first.unit_N, second.unit_N + int(first.unit_N.max()) + 1]),
+        pairs_M2=torch.cat([first.pairs_M2, second.pairs_M2 + sequences]),
+        ids_N=first.ids_N + second.ids_N,
+        columns={name: torch.cat([value, second.columns[name]]) for name, value in first.columns.items()},
     )

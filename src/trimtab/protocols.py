@@ -72,7 +72,7 @@ class Boundary:
     """
 
     version: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     last: bool = False
 
 
@@ -96,7 +96,10 @@ class Algorithm(Protocol):
     micro-batch -> the step -> ``observe``. Nothing else in Trimtab knows what an algorithm does.
     """
 
-    trainables: Mapping[str, Trainable]
+    @property
+    def trainables(self) -> Mapping[str, Trainable]:
+        """Groups of parameters by name (policy, critic). A plain attribute will do; ``fit`` only reads it."""
+        ...
 
     def batches(self) -> Iterator[Minibatch | Boundary]:
         """Minibatches and boundaries, from the current state to the end of training. May sample, score, pair."""
@@ -153,7 +156,7 @@ class TokenPrompt:
     id: str
     ids: tuple[int, ...]
     prefill: int = 0
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class ToScore:
     id: str
     messages: tuple[Mapping[str, str], ...]
     answer: str
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Scorer(Protocol):

@@ -38,7 +38,7 @@ class Prompt:
     messages: tuple[Message, ...]
     prefill: str = ""
     prefill_tokens: int | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Other columns of the row, handed to reward functions as they are."""
 
 
@@ -71,7 +71,7 @@ class Comparison:
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """``(better, worse)`` indices of every decided pair, in a fixed order."""
         tied = {frozenset(pair) for pair in self.ties}
-        decided = []
+        decided: list[tuple[int, int]] = []
         for i, j in combinations(range(len(self.answers)), 2):
             if self.ranks[i] == self.ranks[j] or frozenset((i, j)) in tied:
                 continue
@@ -115,4 +115,4 @@ class Rollout:
     version: int
     attempt: int
     completions: tuple[Completion, ...]
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict[str, Any])

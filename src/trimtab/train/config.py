@@ -52,8 +52,10 @@ class TrainConfig:
         token_budget: tokens per forward; larger is faster and needs more memory. Never changes the result.
         checkpoint: when to save.
         max_skips: updates skipped in a row for non-finite numbers before the stage halts.
+        trackers: experiment trackers told of every row of metrics.jsonl.
     """
 
     token_budget: int = 4096
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     max_skips: int = 5
+    trackers: tuple[Literal["tensorboard"], ...] = ()

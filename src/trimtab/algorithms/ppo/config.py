@@ -189,6 +189,19 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True)
+class SamplesConfig:
+    """Answers to the same held-out prompts at several versions, for people to read.
+
+    Attributes:
+        prompts: how many held-out prompts.
+        every: versions between two samplings; the first and last version always are.
+    """
+
+    prompts: int = 8
+    every: int = 5
+
+
+@dataclass(frozen=True)
 class ParityConfig:
     """How far the sampler's log-probabilities may be from the learner's before the run refuses to go on (nats)."""
 
@@ -225,6 +238,7 @@ class PPOConfig:
         aggregate: loss is averaged over ``tokens`` of the minibatch, over ``sequences`` of means, or by a ``constant``.
         allow_weak_reward: go on although the reward model does not clear the length baseline; named in the report.
         parity: bounds between sampler and learner.
+        samples: the same prompts answered at several versions, for the report; null = none.
         optimizer: AdamW of the policy.
         train: token budget and checkpoints.
     """
@@ -253,6 +267,7 @@ class PPOConfig:
     aggregate: Literal["tokens", "sequences", "constant"] = "tokens"
     allow_weak_reward: bool = False
     parity: ParityConfig = field(default_factory=ParityConfig)
+    samples: SamplesConfig | None = field(default_factory=SamplesConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=5e-7, schedule="constant"))
     train: TrainConfig = field(default_factory=TrainConfig)
 

@@ -24,6 +24,8 @@ class RewardConfig:
         lm: weight of the cross entropy on the best answer's tokens (the paper's β_rm); null = off.
         centring: weight of mean((r_c + r_r)^2); null = off.
         heldout: held-out comparisons for the accuracy that is reported and used to choose; 0 = none.
+        baselines: scorers by name whose accuracy stands beside the model's (``vader``); longer-wins and a bag of words
+            always do.
         optimizer: AdamW and its schedule.
         train: token budget and checkpoints.
     """
@@ -40,4 +42,5 @@ class RewardConfig:
     lm: float | None = None
     centring: float | None = None
     heldout: int = 300
+    baselines: tuple[str, ...] = ()
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,0 +1,64 @@
+# Everything runs in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
+#   make demo               from nothing to a trained and measured policy, with the report's place
+#   make test               the fast tests        make test-slow   real model, real kills
+#   make lint               ruff and pyright      make format      what ruff can mend by itself
+#   make wheel              dist/*.whl            make clean       removes .venv and what was built
+# PYTHON chooses the interpreter (make demo PYTHON=python3.12), PYTEST_ARGS goes to pytest (PYTEST_ARGS='-k ppo -x').
+# Recipes name only relative paths, so a checkout whose path has spaces works.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format wheel clean
+
+help:
+	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
+
+demo: .venv/installed
+	$(BIN)/trimtab run quickstart --dir runs/quickstart
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pyright -p pyright-strict.json
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: .venv/installed
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv dist build .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Trimtab needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1 | tail -n 1)."; \
+	  echo "  fix: name one that is, as in: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "'$(PYTHON) -m venv' does not work here."; \
+	  echo "  fix: install its venv module (on Debian and Ubuntu the package python3-venv), then make again"; exit 2; }
+
+# torch first and by itself, so that the version in constraints.txt is settled before any range is looked at.
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing torch (once; it is the largest piece)"
+	@$(PIP) install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	@echo "installing trimtab"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "installing the tools of development"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@

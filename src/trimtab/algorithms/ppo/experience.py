@@ -1,0 +1,217 @@
+"""From a rollout to what PPO learns from: scores, rewards, advantages, all as columns of one flat batch.
+
+The order is algorithms' own: score -> shaping -> token KL -> GAE -> advantages. Everything here is without gradient and
+under the weights of this version: π_old is the *learner's*, at the sampling temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence as Seq
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trimtab.algorithms.ppo.config import Complete, Exclude, PPOConfig
+from trimtab.algorithms.ppo.shaping import shape
+from trimtab.batch import FlatBatch, Sequence, flatten
+from trimtab.errors import ModelError
+from trimtab.models.bundle import Bundle
+from trimtab.ops.divergence import k1
+from trimtab.ops.gae import gae
+from trimtab.ops.moments import Moments
+from trimtab.ops.segments import count_by_sequence, sum_by_sequence
+from trimtab.ops.whiten import rescale, standardise
+from trimtab.protocols import Metrics
+from trimtab.records import Completion
+
+TextScores = Callable[[Seq[Completion]], list[float | None]]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A prepared rollout.
+
+    Attributes:
+        batch: answers that are learned from, with ``old_logp_T``, ``ref_logp_T``, ``advantage_T``, ... as columns.
+        score_N: raw score of every completion, in the order sampled; NaN where there is none.
+        reward_N: shaped reward of every completion; 0 where there is neither score nor penalty.
+        metrics: of the version.
+        moments: running moments, this rollout included.
+    """
+
+    batch: FlatBatch
+    score_N: Tensor
+    reward_N: Tensor
+    metrics: Metrics
+    moments: Moments
+
+
+def sequence_of(completion: Completion, end_id: int | None) -> Sequence:
+    """Prompt and answer as a flat sequence; ``end_id`` appends a virtual end token that is no action."""
+    prompt, answer = list(completion.prompt_ids), list(completion.ids)
+    tail = [] if end_id is None else [end_id]
+    logps = [0.0] * len(prompt) + list(completion.logps) + [0.0] * len(tail)
+    return Sequence(
+        ids=prompt + answer + tail,
+        act=[False] * len(prompt) + [True] * len(answer) + [False] * len(tail),
+        id=f"{completion.prompt_id}#{completion.sample}",
+        token_columns={"sampler_logp_T": torch.tensor(logps, dtype=torch.float32)},
+    )
+
+
+@torch.no_grad()
+def passes(bundle: Bundle, batch: FlatBatch, config: PPOConfig, tasks: tuple[str, ...]) -> FlatBatch:
+    """The batch with trunk activations and what every part says of it, by micro-batches of the token budget."""
+    parts: dict[str, list[Tensor]] = {}
+    for micro in batch.micro_batches(config.train.token_budget):
+        micro = micro.to(bundle.device)
+        trunk_TD = bundle.trunk_TD(micro)
+        if trunk_TD is not None:
+            micro = micro.with_columns(trunk_TD=trunk_TD)
+            parts.setdefault("trunk_TD", []).append(trunk_TD)
+        out = bundle(tasks, micro, temperature=config.rollout.temperature, entropy=True)
+        columns = {"old_logp_T": out["policy"]["logp_T"], "entropy_T": out["policy"]["entropy_T"]}
+        columns["ref_logp_T"] = out["reference"]["logp_T"]
+        if "value" in out:
+            columns["old_value_T"] = out["value"]["value_T"]
+        if "reward" in out:
+            columns["score_N"] = out["reward"]["score_N"]
+        for name, value in columns.items():
+            parts.setdefault(name, []).append(value)
+    return batch.with_columns(**{name: torch.cat(values).to(batch.ids_T.device) for name, values in parts.items()})
+
+
+def check_parity(batch: FlatBatch, config: PPOConfig) -> Metrics:
+    """Sampler against learner: gross faults (positions, template, wrong weights, another distribution) stop here.
+
+    Raises:
+        ModelError: the mean or 99th percentile of |Δ log-probability| is above the recipe's bounds.
+    """
+    gap_A = (batch["sampler_logp_T"] - batch["old_logp_T"])[batch.act_T].abs()
+    found = {"parity/mean": float(gap_A.mean()), "parity/p99": float(gap_A.quantile(0.99))}
+    bounds = {"parity/mean": config.parity.mean, "parity/p99": config.parity.p99}
+    for name, bound in bounds.items():
+        if not found[name] <= bound:
+            raise ModelError(
+                f"sampler and learner disagree: {name} is {found[name]:.3g} nats, bound {bound:g}",
+                fix="check that both use the same weights, positions, template and temperature",
+            )
+    return found
+
+
+def prepare(
+    bundle: Bundle,
+    completions: Seq[Completion],
+    config: PPOConfig,
+    *,
+    beta: float,
+    moments: Moments,
+    end_id: int,
+    text_scores: TextScores | None,
+    compose: Callable[[Moments], None] | None = None,
+) -> Experience:
+    """Score, shape, and estimate advantages.
+
+    Args:
+        bundle: with ``policy``, ``reference``, ``value`` and, unless ``text_scores`` is given, ``reward``.
+        completions: the rollout.
+        config: parts and their parameters.
+        beta: KL coefficient of this version.
+        moments: running moments before this rollout.
+        end_id: the virtual end token of ``truncated: complete``.
+        text_scores: scores from text instead of the ``reward`` part; None in its list quarantines the answer.
+        compose: called with the updated moments before values are computed (a critic that starts as the reward model).
+    """
+    truncated_N = torch.tensor([c.finish == "length" for c in completions])
+    complete = isinstance(config.truncated, Complete)
+    unended = [complete and c.finish != "end" for c in completions]
+    batch = flatten([sequence_of(c, end_id if u else None) for c, u in zip(completions, unended, strict=True)])
+    in_process = ("reward",) if text_scores is None else ()
+    batch = passes(bundle, batch, config, ("policy", "reference", *in_process))
+    metrics = check_parity(batch, config)
+    if text_scores is None:
+        score_N, scored_N = batch.columns.pop("score_N"), torch.ones_like(truncated_N)
+    else:
+        given = text_scores(completions)
+        scored_N = torch.tensor([s is not None for s in given])
+        score_N = torch.tensor([s if s is not None else 0.0 for s in given])
+    quarantined_N = ~scored_N | ~torch.isfinite(score_N)
+    scored_N = ~quarantined_N if complete else ~quarantined_N & ~truncated_N
+    moments = moments.update(score_N[scored_N])
+    if compose is not None:
+        compose(moments)
+    shaped = shape(score_N, scored_N, truncated_N, config.shaping, config.truncated, moments)
+    kept_N = ~quarantined_N & ~(truncated_N if isinstance(config.truncated, Exclude) else torch.zeros_like(truncated_N))
+    metrics |= _summary(batch, score_N, scored_N, truncated_N, shaped.reward_N)
+    metrics |= {
+        "clip_fraction/reward": shaped.clipped,
+        "quarantined": float(quarantined_N.sum()),
+        "excluded": float((~kept_N).sum()) - float(quarantined_N.sum()),
+        "beta": beta,
+    }
+    batch = batch.with_columns(reward_N=shaped.reward_N).select(kept_N.nonzero().squeeze(-1))
+    batch, learned = _advantages(bundle, batch, config, beta)
+    nan_N = torch.where(scored_N, score_N, torch.nan)
+    return Experience(batch, nan_N, shaped.reward_N, metrics | learned, moments)
+
+
+def _advantages(bundle: Bundle, batch: FlatBatch, config: PPOConfig, beta: float) -> tuple[FlatBatch, Metrics]:
+    act_T, n = batch.act_T, batch.sequences
+    old_value_T = _values(bundle, batch, config)
+    reward_T = torch.zeros(batch.tokens)
+    reward_T[batch.last_action_N()] = batch["reward_N"]
+    if config.kl is not None and config.kl.place == "reward":
+        reward_T = reward_T - beta * k1(batch["old_logp_T"], batch["ref_logp_T"]) * act_T
+    advantage_T, return_T = gae(
+        reward_T, old_value_T, act_T, batch.sequence_T, n, config.gae.gamma, config.gae.lambda_
+    )
+    residual = (return_T - old_value_T)[act_T].double().var(correction=0)
+    spread = return_T[act_T].double().var(correction=0)
+    metrics = {
+        "explained_variance": float(1 - residual / spread) if spread > 0 else 0.0,
+        "value/mean": float(old_value_T[act_T].mean()),
+        "return/mean": float(return_T[act_T].mean()),
+        "advantage/std": float(advantage_T[act_T].std(correction=0)),
+    }
+    if config.whiten is not None:
+        advantage_T = (standardise if config.whiten == "mean" else rescale)(advantage_T, act_T)
+    if config.clip_advantage is not None:
+        advantage_T = advantage_T.clamp(-config.clip_advantage, config.clip_advantage)
+    if config.old_policy == "reference":
+        batch = batch.with_columns(old_logp_T=batch["ref_logp_T"])
+    for name in ("sampler_logp_T", "entropy_T", "reward_N"):
+        batch.columns.pop(name)
+    return batch.with_columns(old_value_T=old_value_T, advantage_T=advantage_T, return_T=return_T), metrics
+
+
+@torch.no_grad()
+def _values(bundle: Bundle, batch: FlatBatch, config: PPOConfig) -> Tensor:
+    parts = [
+        bundle(("value",), micro.to(bundle.device))["value"]["value_T"].to(batch.ids_T.device)
+        for micro in batch.micro_batches(config.train.token_budget)
+    ]
+    return torch.cat(parts)
+
+
+def _summary(
+    batch: FlatBatch, score_N: Tensor, scored_N: Tensor, truncated_N: Tensor, reward_N: Tensor
+) -> Metrics:
+    act_T, n = batch.act_T, batch.sequences
+    log_ratio_N = sum_by_sequence(k1(batch["old_logp_T"], batch["ref_logp_T"]), batch.sequence_T, n)
+    length_N = count_by_sequence(act_T, batch.sequence_T, n).double()
+    tokens = float(act_T.sum())
+    scored = score_N[scored_N].double()
+    return {
+        "score/mean": float(scored.mean()) if len(scored) else 0.0,
+        "score/std": float(scored.std(correction=0)) if len(scored) else 0.0,
+        "reward/mean": float(reward_N.double().mean()),
+        "kl/reference_k1": float(log_ratio_N.double().mean()),
+        "length/mean": float(length_N.mean()),
+        "truncated": float(truncated_N.double().mean()),
+        "entropy": float(cast(Tensor, batch["entropy_T"])[act_T].double().mean()),
+        "perplexity": float((-batch["old_logp_T"][act_T].double().sum() / tokens).exp()),
+        "perplexity/reference": float((-batch["ref_logp_T"][act_T].double().sum() / tokens).exp()),
+        "tokens": tokens,
+    }

@@ -1,0 +1,140 @@
+"""``kind: reward`` as the pipeline runs it: load, render, fit, measure against baselines, fold the scale, save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Any, cast
+
+import torch
+
+from trimtab.algorithms.reward.config import RewardConfig
+from trimtab.algorithms.reward.reward import Ranking, RewardModel, ranking_of, scores
+from trimtab.data.template import Renderer
+from trimtab.errors import DataError
+from trimtab.evaluation.bag_of_words import fit_bag_of_words
+from trimtab.evaluation.pairs import decided_pairs, reward_report
+from trimtab.models.bundle import Bundle, ScalarPart
+from trimtab.models.export import merged_decoder, save_reward
+from trimtab.models.load import load_lm
+from trimtab.models.trunk_store import with_trunk
+from trimtab.protocols import ToScore
+from trimtab.records import Comparison
+from trimtab.scoring.named import scorer
+from trimtab.train.fit import fit
+from trimtab.train.session import device_of, loop_of, sidecar_of
+from trimtab.train.stage import Result, StageContext
+
+
+def rankings_of(rows: Seq[Comparison], renderer: Renderer, config: RewardConfig) -> tuple[list[Ranking], list[str]]:
+    """Tokenised rankings, and the ids of rows in which everything is tied."""
+    made, tied = [], []
+    for row in rows:
+        ranking = ranking_of(row, [renderer.answer(row.prompt, text) for text in row.answers], config)
+        if ranking is None:
+            tied.append(row.id)
+        else:
+            made.append(ranking)
+    return made, tied
+
+
+def carry_trunk(bundle: Bundle, rankings: list[Ranking], config: RewardConfig) -> list[Ranking]:
+    """Rankings whose texts carry their trunk activations, computed once for all epochs and measurements."""
+    texts = iter(with_trunk(bundle, [t for r in rankings for t in r.texts], config.train.token_budget))
+    return [
+        Ranking(r.id, tuple(next(texts) for _ in r.texts), r.pairs, r.margins, r.targets) for r in rankings
+    ]
+
+
+@torch.no_grad()
+def fold_scale(bundle: Bundle, rankings: list[Ranking], token_budget: int) -> tuple[float, float]:
+    """Divide the head by the standard deviation of training scores; returns (that deviation, the offset left over).
+
+    The head has no bias, so the offset (mean of the scores in their new unit) goes into the sidecar.
+    """
+    flat = torch.tensor([s for row in scores(bundle, rankings, token_budget) for s in row], dtype=torch.float64)
+    std = float(flat.std(correction=0)) or 1.0
+    cast(ScalarPart, bundle.parts["reward"]).head.weight.div_(std)
+    return std, float(flat.mean()) / std
+
+
+def measure(
+    bundle: Bundle, train: Seq[Comparison], heldout: Seq[Comparison], tokenised: list[Ranking], config: RewardConfig
+) -> dict[str, Any]:
+    """The held-out report with its baselines, JSON-able."""
+    found = scores(bundle, tokenised, config.train.token_budget)
+    report = reward_report(heldout, found, fit_bag_of_words(train)).as_dict()
+    report["baselines"] = {}
+    for name in config.baselines:
+        items = [[ToScore(c.id, (), answer) for answer in c.answers] for c in heldout]
+        given = [scorer(name).score(row) for row in items]
+        if any(s is None for row in given for s in row):
+            raise DataError(f"baseline {name} could not score every held-out answer", fix="leave it out")
+        share = decided_pairs(heldout, cast(list[list[float]], given)).accuracy()
+        report["baselines"][name] = None if share is None else share.share
+    return report
+
+
+def run(config: RewardConfig, context: StageContext) -> Result:
+    spec, device = context.models["model"], device_of()
+    loaded = load_lm(spec, device=str(device))
+    renderer = Renderer(loaded.tokenizer, spec.template)
+    bundle = Bundle(loaded.lm, loaded.mode, spec.branch)
+    bundle.add_scalar("reward", "last", trained=True, lm=bool(config.lm))
+    train_rows = context.rows(config.data)[: config.limit]
+    heldout_rows = context.rows(config.data, "heldout")[: config.heldout]
+    rankings, tied = rankings_of(train_rows, renderer, config)
+    heldout, heldout_tied = rankings_of(heldout_rows, renderer, config)
+    kept = {r.id for r in heldout}
+    heldout_rows = [row for row in heldout_rows if row.id in kept]
+    rankings, heldout = carry_trunk(bundle, rankings, config), carry_trunk(bundle, heldout, config)
+    model = RewardModel(
+        bundle,
+        rankings,
+        config,
+        seed=context.seed,
+        stage=context.name,
+        heldout=heldout,
+        best=context.dir / "best",
+    )
+    with loop_of(context, config.train, device, total=model.passes.updates, mode=loaded.mode) as loop:
+        updates = fit(model, loop)
+    model.best.restore(model.trainables["reward"].parameters)
+    std, offset = fold_scale(bundle, rankings, config.train.token_budget)
+    report = measure(bundle, train_rows, heldout_rows, heldout, config) if heldout else {}
+    sidecar = sidecar_of(spec, "reward", offset=offset, scale_folded=std, heldout=report, comparisons=config.data)
+    weights = save_reward(
+        merged_decoder(bundle, "reward"),
+        cast(ScalarPart, bundle.parts["reward"]).head,
+        loaded.tokenizer,
+        context.dir / "model",
+        renderer.chat_template,
+        sidecar,
+        end_ids=renderer.end_ids,
+        pad_id=renderer.pad_id,
+    )
+    metrics = {
+        "rows": len(train_rows),
+        "rankings": len(rankings),
+        "pairs": sum(len(r.pairs) for r in rankings),
+        "tied_rows": [*tied, *heldout_tied],
+        "updates": updates,
+        "best_version": model.best.version,
+        "heldout": report,
+        "weights": weights,
+    }
+    return Result(metrics, _lines(report, config))
+
+
+def _lines(report: dict[str, Any], config: RewardConfig) -> tuple[str, ...]:
+    if not report:
+        return ("reward model: no held-out comparisons, so its accuracy is unknown",)
+    others = {"longer wins": report["longer_wins"]["share"]}
+    if report["bag_of_words"]:
+        others["bag of words"] = report["bag_of_words"]["share"]
+    others |= {name: share for name, share in report["baselines"].items() if share is not None}
+    accuracy = report["accuracy"]
+    return (
+        f"reward model: ranks {accuracy['share']:.3f} of held-out pairs as people do "
+        f"(95 % {accuracy['low']:.3f}..{accuracy['high']:.3f}); "
+        + ", ".join(f"{name} {share:.3f}" for name, share in others.items()),
+    )

@@ -1,0 +1,163 @@
+"""Rows out of files: JSONL, JSON, CSV, TSV (each also gzipped) and Parquet, every row with its place.
+
+Lines end at ``\\n`` and nowhere else: U+2028, U+0085 and their like stand inside strings of real data.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from trimtab.errors import DataError, Where
+
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One row as it stands in a file: its values by column, or why it is none."""
+
+    where: Where
+    values: dict[str, Any]
+    problem: str = ""
+
+
+def find_files(source: str | tuple[str, ...], base: Path | None = None) -> list[Path]:
+    """The files behind a path, a pattern or a list of them, in a fixed order.
+
+    Raises:
+        DataError: one of them matches nothing, or is a folder.
+    """
+    found: list[Path] = []
+    for text in (source,) if isinstance(source, str) else source:
+        path = (base or Path()) / Path(text).expanduser()
+        if path.is_dir():
+            raise DataError(f"'{text}' is a folder", fix=f"write the files: {text.rstrip('/')}/*.jsonl")
+        matches = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        if not matches:
+            raise DataError(f"no file matches '{text}'", fix="check the path; it is relative to the current folder")
+        found += [match for match in matches if match not in found]
+    return found
+
+
+def read_rows(path: Path) -> Iterator[Raw]:
+    """Every row of one file, in order. A line that cannot be read is a row with a ``problem``.
+
+    Raises:
+        DataError: the format is unknown, or the file as a whole cannot be read.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    format_ = next((f for f in FORMATS if name.endswith(f)), None)
+    if format_ is None or (format_ == ".parquet" and path.name.lower().endswith(".gz")):
+        raise DataError("unknown format", where=Where(str(path)), fix=f"use one of {', '.join(FORMATS)} (text also .gz)")
+    if format_ == ".parquet":
+        return _parquet(path)
+    read = {".json": _json, ".csv": _csv, ".tsv": _csv}.get(format_, _jsonl)
+    return _open_and(read, path, "\t" if format_ == ".tsv" else ",")
+
+
+def _open_and(read: Any, path: Path, delimiter: str) -> Iterator[Raw]:
+    opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
+    try:
+        with cast(IO[bytes], opened) as file:
+            yield from read(path, file, delimiter)
+    except (OSError, EOFError) as error:
+        raise DataError(f"cannot be read: {error}", where=Where(str(path)), fix="check that the file is whole") from error
+
+
+def _jsonl(path: Path, file: IO[bytes], _: str) -> Iterator[Raw]:
+    for number, line in enumerate(file, 1):  # a binary file's lines end at \n only
+        where = Where(str(path), number)
+        if not line.strip():
+            continue
+        try:
+            yield _object(where, _loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+        except ValueError as error:
+            yield Raw(where, {}, _why(error))
+
+
+def _json(path: Path, file: IO[bytes], _: str) -> Iterator[Raw]:
+    try:
+        whole = _loads(file.read().decode("utf-8-sig"))
+    except ValueError as error:
+        fix = "a file with one object per line is named .jsonl"
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
+        raise DataError(_why(error), where=Where(str(path), line), fix=fix) from error
+    if not isinstance(whole, list):
+        raise DataError("expected a list of rows", where=Where(str(path)), fix="write [{...}, {...}]")
+    for index, value in enumerate(whole):
+        yield _object(Where(str(path), key=f"[{index}]"), value)
+
+
+def _csv(path: Path, file: IO[bytes], delimiter: str) -> Iterator[Raw]:
+    csv.field_size_limit(2**31 - 1)
+    try:
+        reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+        header = next(reader, [])
+        if len(set(header)) != len(header):
+            raise DataError("two columns have the same name", where=Where(str(path), 1), fix="rename one")
+        last = reader.line_num
+        for cells in reader:
+            where, last = Where(str(path), last + 1), reader.line_num
+            if not cells:
+                continue
+            problem = "" if len(cells) == len(header) else f"{len(cells)} cells under {len(header)} column names"
+            yield Raw(where, {} if problem else dict(zip(header, cells, strict=True)), problem)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"not readable as CSV: {error}", where=Where(str(path)), fix="check quotes and encoding") from error
+
+
+def _parquet(path: Path) -> Iterator[Raw]:
+    try:
+        import pyarrow.parquet as parquet  # an extra: large, and only this format needs it
+    except ImportError as error:
+        raise DataError(
+            "reading Parquet needs pyarrow", where=Where(str(path)), fix="pip install 'trimtab[parquet]'"
+        ) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for values in batch.to_pylist():
+                    yield Raw(Where(str(path), key=f"[{number}]"), values)
+                    number += 1
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {error}", where=Where(str(path)), fix="check that the file is whole") from error
+
+
+def _object(where: Where, value: Any) -> Raw:
+    if not isinstance(value, dict):
+        return Raw(where, {}, f"expected an object with columns, got {type(value).__name__}")
+    return Raw(where, cast(dict[str, Any], value))
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+
+
+def _no_doubles(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key '{key}' stands twice in one object")
+        result[key] = value
+    return result
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _why(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} (column {error.colno})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    return str(error)

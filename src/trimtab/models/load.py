@@ -1,0 +1,160 @@
+"""Load a language model or reward model by catalogue name, Hugging Face id or folder, and probe it.
+
+The probe decides between flat attention and the padded fallback by numbers, not by a list of families: several texts on
+one axis must give the same log-probabilities as each text alone in plain transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from trimtab.batch import Sequence, flatten
+from trimtab.errors import ModelError
+from trimtab.models.attention import IMPLEMENTATION
+from trimtab.models.bundle import logit_map_of
+from trimtab.models.catalogue import resolve
+from trimtab.models.flat import Body, Mode, decoder_of, set_attention, set_mode
+from trimtab.ops.logprob import token_logprob
+from trimtab.protocols import ModelSpec
+
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
+"""Largest mean difference of a log-probability between two ways of computing it, in nats."""
+
+
+@dataclass(frozen=True)
+class LoadedLM:
+    lm: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    mode: Mode
+    path: str
+
+
+@dataclass(frozen=True)
+class LoadedReward:
+    """A reward model: the decoder, its head (no bias) and the tokenizer that it reads text with."""
+
+    body: Body
+    head: nn.Linear
+    tokenizer: PreTrainedTokenizerBase
+    path: str
+
+
+def locate(spec: ModelSpec) -> str:
+    """Folder or Hugging Face id behind a spec; a catalogue entry is downloaded and converted the first time."""
+    known = resolve(spec.load)
+    return str(known) if known is not None else spec.load
+
+
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The tokenizer alone."""
+    return _from_pretrained(AutoTokenizer, spec)
+
+
+def load_lm(spec: ModelSpec, *, device: str = "cpu") -> LoadedLM:
+    """A causal language model with attention set by the probe.
+
+    Raises:
+        ModelError: it cannot be found or read, or neither attention gives the model's own numbers.
+    """
+    lm = cast(PreTrainedModel, _from_pretrained(AutoModelForCausalLM, spec, dtype=getattr(torch, spec.dtype)))
+    lm.to(device).eval()  # type: ignore[arg-type]
+    return LoadedLM(lm, load_tokenizer(spec), probe(lm), locate(spec))
+
+
+def load_reward(spec: ModelSpec, mode: Mode, *, device: str = "cpu") -> LoadedReward:
+    """A reward model saved by a reward stage, or any sequence classifier with one label and a ``score`` head."""
+    model = cast(Any, _from_pretrained(AutoModelForSequenceClassification, spec, dtype=getattr(torch, spec.dtype)))
+    model.to(device).eval()
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear) or head.out_features != 1:
+        raise ModelError(f"{spec.load} has no scalar 'score' head", fix="give a reward stage, or a one-label classifier")
+    set_mode(model, mode)
+    return LoadedReward(Body(decoder_of(model), mode), head.float(), load_tokenizer(spec), locate(spec))
+
+
+def _from_pretrained(factory: Any, spec: ModelSpec, **kwargs: Any) -> Any:
+    where = locate(spec)
+    try:
+        return factory.from_pretrained(where, revision=spec.revision or "main", **kwargs)
+    except (OSError, ValueError) as error:
+        fix = "give a catalogue name (trimtab models), a Hugging Face id or a folder with config.json"
+        if Path(where).is_dir():
+            fix = f"check the files in {where}"
+        raise ModelError(f"cannot load {spec.load}: {str(error).splitlines()[0]}", fix=fix) from error
+
+
+def _probe_texts(lm: PreTrainedModel) -> list[list[int]]:
+    vocabulary = cast(int, lm.config.vocab_size)
+    lengths = [7, 12, 4]
+    window = getattr(lm.config, "sliding_window", None)
+    if window and window <= 512:
+        lengths.append(window + 9)
+    return [[(31 + 17 * i + 101 * row) % vocabulary for i in range(n)] for row, n in enumerate(lengths)]
+
+
+@torch.no_grad()
+def _alone(lm: PreTrainedModel, texts: list[list[int]]) -> Tensor:
+    """Log-probabilities of every token but the first, each text alone in plain transformers."""
+    device = next(lm.parameters()).device
+    parts = []
+    for text in texts:
+        ids = torch.tensor([text], device=device)
+        logits = lm(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        parts.append(logits.log_softmax(-1).gather(-1, ids[0, 1:, None]).squeeze(-1))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _ours(lm: PreTrainedModel, texts: list[list[int]], mode: Mode) -> Tensor:
+    batch = flatten([Sequence(ids=t, act=[False] + [True] * (len(t) - 1)) for t in texts])
+    batch = batch.to(next(lm.parameters()).device)
+    hidden_TD = Body(decoder_of(lm), mode)(batch)
+    at_A = batch.act_T.nonzero().squeeze(-1)
+    head = cast(Any, lm.get_output_embeddings())
+    logp_A, _ = token_logprob(
+        hidden_TD[batch.prev_T[at_A]],
+        head.weight,
+        getattr(head, "bias", None),
+        batch.ids_T[at_A],
+        logit_map=logit_map_of(lm.config),
+    )
+    return logp_A
+
+
+def probe(lm: PreTrainedModel) -> Mode:
+    """The mode in which this model gives its own numbers; leaves its attention set for it.
+
+    Raises:
+        ModelError: neither the flat forward nor the padded fallback does.
+    """
+    texts = _probe_texts(lm)
+    set_attention(lm, "eager")  # independent of both candidates
+    truth = _alone(lm, texts)
+    tolerance = _TOLERANCE[lm.dtype]
+    gaps = {}
+    for mode in ("flat", "padded"):
+        try:
+            set_mode(lm, mode)
+            gap = float((_ours(lm, texts, mode) - truth).abs().mean())
+        except (ModelError, TypeError, ValueError, RuntimeError) as error:
+            gaps[mode] = str(error).splitlines()[0]
+            continue
+        if gap <= tolerance:
+            return mode
+        gaps[mode] = f"mean difference {gap:.3g} nats"
+    raise ModelError(
+        f"{type(lm).__name__}: log-probabilities differ from the model's own ({gaps}; bound {tolerance})",
+        fix=f"report this family; attention {IMPLEMENTATION} and the padded fallback were tried",
+    )

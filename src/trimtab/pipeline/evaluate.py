@@ -1,0 +1,183 @@
+"""``kind: evaluate``: two models answer the same held-out prompts; instruments that took no part in training compare them.
+
+Both sample from the same random streams, so where the models agree their answers do too, and pairing counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from trimtab.batch import Sequence, flatten
+from trimtab.data.template import Renderer
+from trimtab.errors import DataError, Interrupted, ModelError
+from trimtab.evaluation.config import EvaluateConfig
+from trimtab.evaluation.text import distinct_n, words
+from trimtab.evaluation.verdict import Answers, decide
+from trimtab.models.bundle import Bundle
+from trimtab.models.load import LoadedLM, load_lm
+from trimtab.ops.segments import sum_by_sequence
+from trimtab.protocols import SamplingParams, Scorer, StreamKey, TokenPrompt, ToScore
+from trimtab.records import Completion, Prompt
+from trimtab.runtime.files import read_json, write_json
+from trimtab.sampling.local import LocalSampler
+from trimtab.scoring.named import SCORERS, scorer
+from trimtab.scoring.ridge import RidgeScorer
+from trimtab.train.session import device_of
+from trimtab.train.stage import Result, StageContext
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model's side: its answers, and their log-probability sums under itself, in nats."""
+
+    answers: list[Completion]
+    own_logp: list[float]
+
+
+@torch.no_grad()
+def logp_sums(loaded: LoadedLM, answers: Seq[Completion], token_budget: int, temperature: float) -> list[float]:
+    """Σ log p of each answer's sampled tokens under a model."""
+    bundle = Bundle(loaded.lm, loaded.mode, None)
+    bundle.add_policy()
+    rows = [
+        Sequence(ids=[*a.prompt_ids, *a.ids], act=[False] * len(a.prompt_ids) + [True] * len(a.ids)) for a in answers
+    ]
+    sums: list[float] = []
+    for micro in flatten(rows).micro_batches(token_budget):
+        micro = micro.to(bundle.device)
+        logp_T = bundle(("policy",), micro, temperature=temperature)["policy"]["logp_T"]
+        sums += sum_by_sequence(logp_T.double(), micro.sequence_T, micro.sequences).tolist()
+    return sums
+
+
+def _answers(
+    loaded: LoadedLM, renderer: Renderer, prompts: list[TokenPrompt], config: EvaluateConfig, context: StageContext
+) -> list[Completion]:
+    sampler = LocalSampler(
+        loaded.lm,
+        loaded.mode,
+        end_ids=renderer.end_ids,
+        decode=renderer.decode,
+        slots=config.slots,
+        capacity=max(len(p.ids) for p in prompts) + config.max_new_tokens,
+    )
+    params = SamplingParams(config.max_new_tokens, config.temperature)
+    return sampler.sample(prompts, params, StreamKey(context.seed, context.name))
+
+
+def instruments(config: EvaluateConfig, context: StageContext) -> list[Scorer]:
+    """The scorers of the recipe; ``ridge`` is fitted on the dataset's own human ratings (never shown to training).
+
+    Raises:
+        DataError: ``ridge`` is asked for, but the prompts' dataset has no ratings.
+    """
+    made: list[Scorer] = []
+    for name in config.scorers:
+        if name != "ridge":
+            made.append(scorer(name))
+            continue
+        ratings = context.rows(f"{config.prompts.partition('.')[0]}.ratings")
+        if not ratings:
+            raise DataError(
+                f"scorer ridge needs human ratings, and {config.prompts} comes with none",
+                fix=f"leave it out, or use one of: {', '.join(sorted(SCORERS))}",
+            )
+        made.append(RidgeScorer.fit([row.text for row in ratings], [row.mean for row in ratings]))
+    return made
+
+
+def _side(
+    side: Judged, nll: list[float], renderer: Renderer, rows: dict[str, Prompt], scorers: Seq[Scorer]
+) -> Answers:
+    items = [ToScore(a.prompt_id, renderer.messages(rows[a.prompt_id]), a.text) for a in side.answers]
+    ends = set(renderer.end_ids)
+    return Answers(
+        scores={s.name: s.score(items) for s in scorers},
+        nll=nll,
+        ids=[[i for i in a.ids if i not in ends] for a in side.answers],
+        tokens=[len(a.ids) for a in side.answers],
+        truncated=[a.finish == "length" for a in side.answers],
+    )
+
+
+def _judge(role: str, prompts: list[Prompt], config: EvaluateConfig, context: StageContext) -> Judged:
+    """Sample one side, or read it back if a stopped run had finished it."""
+    file = context.dir / f"answers-{role}.json"
+    if file.exists():
+        saved = read_json(file)
+        answers = [Completion(**{k: tuple(v) if isinstance(v, list) else v for k, v in a.items()}) for a in saved["answers"]]
+        return Judged(answers, saved["own_logp"])
+    spec = context.models[role]
+    loaded = load_lm(spec, device=str(device_of()))
+    renderer = Renderer(loaded.tokenizer, spec.template)
+    context.say(f"{context.name}: {role} answers {len(prompts)} held-out prompts")
+    answers = _answers(loaded, renderer, [renderer.prompt(row) for row in prompts], config, context)
+    own = logp_sums(loaded, answers, config.token_budget, config.temperature)
+    write_json(file, {"answers": [asdict(a) for a in answers], "own_logp": own})
+    if signal := context.stop():
+        raise Interrupted(f"{signal}: the {role}'s answers are saved", fix="run the same command to continue")
+    return Judged(answers, own)
+
+
+def run(config: EvaluateConfig, context: StageContext) -> Result:
+    prompts = cast(list[Prompt], context.rows(config.prompts, "heldout"))[: config.limit]
+    if not prompts:
+        raise DataError(f"{config.prompts} has no held-out prompts", fix="give the dataset a held-out share")
+    against, candidate = (_judge(role, prompts, config, context) for role in ("against", "candidate"))
+    reference = load_lm(context.models["against"], device=str(device_of()))
+    renderer = Renderer(reference.tokenizer, context.models["against"].template)
+    if any(a.prompt_ids != b.prompt_ids for a, b in zip(against.answers, candidate.answers, strict=True)):
+        raise ModelError(
+            "the two models read the same prompts as different tokens",
+            fix="compare models with one tokenizer and template",
+        )
+    under = logp_sums(reference, candidate.answers, config.token_budget, config.temperature)
+    kl = [own - other for own, other in zip(candidate.own_logp, under, strict=True)]
+    scorers = instruments(config, context)
+    rows = {row.id: row for row in prompts}
+    sides = (
+        _side(candidate, [-x for x in under], renderer, rows, scorers),
+        _side(against, [-x for x in against.own_logp], renderer, rows, scorers),
+    )
+    verdict = decide(
+        *sides,
+        kl,
+        config.bounds,
+        names=(config.candidate, config.against),
+        resamples=config.bootstrap,
+        seed=context.seed,
+    )
+    metrics: dict[str, Any] = verdict.as_dict() | {
+        "distinct_2_words": [distinct_n([words(a.text) for a in side.answers], 2) for side in (candidate, against)],
+        "prompts_used": len(prompts),
+    }
+    _write_samples(context.dir / "samples", prompts, against, candidate, sides, scorers)
+    return Result(metrics, verdict.lines())
+
+
+def _write_samples(
+    folder: Path,
+    prompts: list[Prompt],
+    against: Judged,
+    candidate: Judged,
+    sides: tuple[Answers, Answers],
+    scorers: Seq[Scorer],
+) -> None:
+    """Every compared pair of answers with its scores, for people."""
+    rows = []
+    for i, prompt in enumerate(prompts):
+        row: dict[str, Any] = {"prompt_id": prompt.id}
+        for name, judged, side in (("against", against, sides[1]), ("candidate", candidate, sides[0])):
+            row[name] = {
+                "text": judged.answers[i].text,
+                "finish": judged.answers[i].finish,
+                "scores": {s.name: side.scores[s.name][i] for s in scorers},
+            }
+        rows.append(row)
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "pairs.json", rows)

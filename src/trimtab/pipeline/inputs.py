@@ -1,0 +1,68 @@
+"""What a stage reads, by content: models, other stages' models, rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import CheckpointError, Where
+from trimtab.models.catalogue import CATALOGUE, CONVERSION
+from trimtab.pipeline.graph import Recipe, Stage
+from trimtab.pipeline.manifest import digest, file_hashes, read_manifest
+from trimtab.protocols import ModelSpec
+from trimtab.schema import to_plain
+from trimtab.train.stage import Dataset
+
+
+def inputs_of(recipe: Recipe, stage: Stage, run_dir: Path, dataset: Callable[[str], Dataset]) -> dict[str, Any]:
+    """Key of the stage -> what stands behind it.
+
+    A stage's model is known by the hashes of its files, a catalogue model by its pinned hash, a folder by the hashes of
+    its files, a Hugging Face id by its revision (its bytes cannot be known without the network), data by its account.
+
+    Raises:
+        CheckpointError: the model of a finished stage is not what that stage left behind.
+    """
+    found: dict[str, Any] = {}
+    for key, name in stage.models.items():
+        if name in recipe.stages:
+            found[key] = {"stage": name, "sha256": _stage_output(run_dir / "stages" / name)}
+        else:
+            found[key] = _model(recipe.models[name])
+    for key, reference in stage.data.items():
+        name = reference.partition(".")[0]
+        account = {"config": to_plain(recipe.data[name]), "account": dict(dataset(name).account())}
+        found[key] = {"rows": reference, "sha256": digest(account)}
+    return found
+
+
+def _model(spec: ModelSpec) -> dict[str, Any]:
+    entry, folder = CATALOGUE.get(spec.load), Path(spec.load)
+    content = None
+    if entry is not None:
+        content = digest([entry.member_sha256, CONVERSION])
+    elif folder.is_dir():
+        content = digest(file_hashes(folder))
+    return {**dataclasses.asdict(spec), "sha256": content}
+
+
+def _stage_output(folder: Path) -> str:
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.status != "finished":
+        raise CheckpointError(f"stage {folder.name} is not finished", where=Where(str(folder)))
+    refuse_damage(folder, manifest.outputs)
+    return digest(dict(manifest.outputs))
+
+
+def refuse_damage(folder: Path, outputs: Mapping[str, str]) -> None:
+    """Raises ``CheckpointError`` where a finished stage's model is not the one that it saved."""
+    present = {f"model/{name}": value for name, value in file_hashes(folder / "model").items()}
+    wrong = sorted(name for name in {*present, *outputs} if present.get(name) != outputs.get(name))
+    if wrong:
+        raise CheckpointError(
+            f"{', '.join(wrong)} is not what stage {folder.name} saved",
+            where=Where(str(folder)),
+            fix=f"restore it, or run the stage again with --from {folder.name}",
+        )

@@ -1,0 +1,233 @@
+"""Drive a recipe's stages, one after another, in a directory that remembers everything.
+
+A killed run continues with the same command; a finished stage is not run again; whatever would make the result another
+one (keys, inputs, versions, machine) is named and refused. The directory::
+
+    recipe.yaml  manifest.json  events.jsonl  report.html  stages/<name>/{manifest.json, model/, checkpoints/, ...}
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trimtab.data.config import DataConfig
+from trimtab.errors import CheckpointError, Interrupted, RecipeError, TrimtabError, Where
+from trimtab.pipeline.environment import honour
+from trimtab.pipeline.graph import Recipe, Stage
+from trimtab.pipeline.inputs import inputs_of
+from trimtab.pipeline.manifest import StageManifest, changes, config_digest, read_manifest, write_manifest
+from trimtab.pipeline.show import recipe_text
+from trimtab.pipeline.stages import load_function
+from trimtab.runtime.files import remove_leftovers, write_atomic
+from trimtab.runtime.lock import run_lock
+from trimtab.runtime.signals import stop_flag
+from trimtab.schema import did_you_mean, to_plain
+from trimtab.train.stage import Dataset, StageContext
+
+OpenDataset = Callable[[str, DataConfig, int], Dataset]
+"""Name, config and seed -> a loaded dataset."""
+
+_REPORT = "trimtab.pipeline.report:write"
+_DATASET = "trimtab.data.sources:open_dataset"
+
+
+@dataclass
+class _Driver:
+    """One launch: the recipe, where it runs, and what its stages share."""
+
+    recipe: Recipe
+    dir: Path
+    say: Callable[[str], None]
+    stop: Callable[[], str]
+    inexact: bool
+    open_dataset: OpenDataset
+    environment: dict[str, Any] = field(default_factory=dict)
+    different: list[str] = field(default_factory=list)
+    loaded: dict[str, Dataset] = field(default_factory=dict)
+
+    def folder(self, name: str) -> Path:
+        return self.dir / "stages" / name
+
+    def dataset(self, name: str) -> Dataset:
+        if name not in self.loaded:
+            self.loaded[name] = self.open_dataset(name, self.recipe.data[name], self.recipe.seed)
+        return self.loaded[name]
+
+    def event(self, kind: str, **details: Any) -> None:
+        with open(self.dir / "events.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), "event": kind, **details}) + "\n")
+
+
+def run(
+    recipe: Recipe,
+    directory: str | Path,
+    *,
+    inexact: bool = False,
+    again: str = "",
+    say: Callable[[str], None] = print,
+    open_dataset: OpenDataset | None = None,
+) -> Path:
+    """Run every stage that is not finished; returns the directory.
+
+    Args:
+        recipe: from ``trimtab.pipeline.recipe.load``.
+        directory: made if there is none; the same one continues a run.
+        inexact: continue on a machine or with versions that round differently.
+        again: forget this stage and all that read it, then run them anew.
+        say: prints one line for a person.
+        open_dataset: how datasets are loaded; the default reads Trimtab's sources.
+
+    Raises:
+        RunLocked: another process drives this directory.
+        CheckpointError: keys, inputs, versions or the machine changed since a stage was begun.
+        Interrupted: SIGINT or SIGTERM came; everything is saved.
+        TrimtabError: whatever a stage refuses.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with run_lock(directory / ".lock"), stop_flag() as stop:
+        opener = open_dataset or load_function(_DATASET)
+        driver = _Driver(recipe, directory, say, stop, inexact, opener)
+        try:
+            _drive(driver, again)
+        except Interrupted as error:
+            driver.event("interrupted", reason=error.problem)
+            raise Interrupted(error.problem, where=error.where, fix="run the same command again to continue") from error
+    return directory
+
+
+def _drive(driver: _Driver, again: str) -> None:
+    if again:
+        _forget(driver, again)
+    todo = [name for name in driver.recipe.stages if not _finished(driver, name)]
+    if todo:
+        driver.environment, driver.different = honour(driver.dir / "manifest.json", inexact=driver.inexact)
+        driver.event("launched", todo=todo, different=driver.different)
+    write_atomic(driver.dir / "recipe.yaml", recipe_text(driver.recipe))
+    for stage in driver.recipe.stages.values():
+        if driver.stop():
+            raise Interrupted(f"{driver.stop()}: stopped before stage {stage.name}")
+        _stage(driver, stage)
+    if not (driver.dir / "report.html").exists():
+        _report(driver)
+    _say_verdict(driver)
+
+
+def _finished(driver: _Driver, name: str) -> bool:
+    """Whether a stage is finished; refuses at once if its keys are not those with which it was begun."""
+    manifest = read_manifest(driver.folder(name))
+    if manifest is None:
+        return False
+    stage = driver.recipe.stages[name]
+    before = {"seed": manifest.seed, f"stages.{name}": {"kind": manifest.kind, **manifest.config}}
+    now = {"seed": driver.recipe.seed, f"stages.{name}": {"kind": stage.kind, **to_plain(stage.config)}}
+    _refuse_changes(driver, name, manifest, before, now)
+    return manifest.status == "finished"
+
+
+def _refuse_changes(driver: _Driver, name: str, manifest: StageManifest, before: Any, now: Any) -> None:
+    found = changes(before, now)
+    if found:
+        done = "ended" if manifest.status == "finished" else "began"
+        raise CheckpointError(
+            f"stage {name} {done} with other settings or inputs: " + "; ".join(found),
+            where=Where(str(driver.folder(name))),
+            fix=f"choose a fresh folder with --dir, undo the change, or run it again with --from {name} "
+            f"(which deletes {', '.join(driver.recipe.readers(name))})",
+        )
+
+
+def _stage(driver: _Driver, stage: Stage) -> None:
+    folder = driver.folder(stage.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    inputs = inputs_of(driver.recipe, stage, driver.dir, driver.dataset)
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        at = f"stages.{stage.name}.inputs"
+        _refuse_changes(driver, stage.name, manifest, {at: manifest.inputs}, {at: inputs})
+        if manifest.status == "finished":
+            driver.say(f"{stage.name}: finished before")
+            return
+    config = to_plain(stage.config)
+    inexact = bool(driver.different) or (manifest is not None and manifest.inexact)
+    fresh = StageManifest(
+        stage=stage.name,
+        kind=stage.kind,
+        status="started",
+        seed=driver.recipe.seed,
+        config=config,
+        config_sha256=config_digest(config),
+        inputs=inputs,
+        environment=driver.environment,
+        inexact=inexact,
+    )
+    write_manifest(folder, fresh)
+    driver.say(f"{stage.name}: {'started' if manifest is None else 'continued'}")
+    driver.event("stage", stage=stage.name, status="started" if manifest is None else "continued")
+    result = load_function(stage.table.run)(stage.config, _context(driver, stage))
+    write_manifest(folder, fresh.finished(folder, result.metrics, tuple(result.lines)))
+    driver.event("stage", stage=stage.name, status="finished")
+    if stage.kind != "evaluate":
+        for line in result.lines:
+            driver.say(f"{stage.name}: {line}")
+    del result
+    _release_memory()
+    _report(driver)
+
+
+def _context(driver: _Driver, stage: Stage) -> StageContext:
+    return StageContext(
+        name=stage.name,
+        dir=driver.folder(stage.name),
+        seed=driver.recipe.seed,
+        models={key: driver.recipe.spec(name, driver.dir) for key, name in stage.models.items()},
+        dataset=driver.dataset,
+        stop=driver.stop,
+        say=lambda line: driver.say(f"{stage.name}: {line}"),
+        inexact=driver.inexact,
+    )
+
+
+def _release_memory() -> None:
+    """A stage's models are unreachable now; reference cycles in modules keep them until the collector runs."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _report(driver: _Driver) -> None:
+    """Write the report; what goes wrong in it must not lose the run, so it is said and the run goes on."""
+    try:
+        load_function(_REPORT)(driver.dir)
+    except Exception as error:
+        driver.say(f"the report could not be written ({type(error).__name__}: {error}); try: trimtab report {driver.dir}")
+
+
+def _say_verdict(driver: _Driver) -> None:
+    for stage in driver.recipe.stages.values():
+        manifest = read_manifest(driver.folder(stage.name))
+        if stage.kind == "evaluate" and manifest is not None:
+            for line in manifest.lines:
+                driver.say(line)
+    if (driver.dir / "report.html").exists():
+        driver.say(f"report: {driver.dir / 'report.html'}")
+
+
+def _forget(driver: _Driver, name: str) -> None:
+    if name not in driver.recipe.stages:
+        raise RecipeError(f"there is no stage '{name}' to run again", fix=did_you_mean(name, driver.recipe.stages))
+    # Readers first: a kill in between must not leave a stage whose input is gone.
+    for other in reversed(driver.recipe.readers(name)):
+        if driver.folder(other).exists():
+            driver.say(f"{other}: deleted, to run again")
+            shutil.rmtree(driver.folder(other))

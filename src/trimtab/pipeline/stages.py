@@ -1,0 +1,93 @@
+"""The stage kinds: what a recipe may write after ``kind:``, and how each reads its keys. Torch-free.
+
+Adding an algorithm to the pipeline is one entry of ``STAGES``; its code is imported only when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trimtab.algorithms.ppo.config import PRESETS as PPO_PRESETS, PPOConfig
+from trimtab.algorithms.reward.config import RewardConfig
+from trimtab.algorithms.sft.config import SFTConfig
+from trimtab.evaluation.config import EvaluateConfig
+
+Gives = Literal["language model", "reward model", "nothing"]
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """How the pipeline reads one kind of stage.
+
+    Attributes:
+        config: frozen dataclass of its keys.
+        run: ``module:function`` called as ``run(config, context) -> Result``.
+        models: keys that name a language model: an entry of ``models`` or a stage that gives one.
+        rewards: keys that name a reward stage or a scorer.
+        data: keys (dotted) that name ``dataset.kind`` -> the kind of record that they must name.
+        scorers: keys that hold a list of scorers.
+        gives: what its ``model`` folder holds.
+        parent: the model key from which the output inherits branch, template and dtype.
+        presets: named defaults under the recipe's keys.
+    """
+
+    config: type[Any]
+    run: str
+    models: tuple[str, ...]
+    data: Mapping[str, str]
+    gives: Gives
+    rewards: tuple[str, ...] = ()
+    scorers: tuple[str, ...] = ()
+    parent: str = "model"
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+
+
+STAGES: dict[str, StageKind] = {
+    "sft": StageKind(
+        config=SFTConfig,
+        run="trimtab.algorithms.sft.stage:run",
+        models=("model",),
+        data={"data": "demonstrations"},
+        gives="language model",
+    ),
+    "reward": StageKind(
+        config=RewardConfig,
+        run="trimtab.algorithms.reward.stage:run",
+        models=("model",),
+        data={"data": "comparisons"},
+        gives="reward model",
+    ),
+    "ppo": StageKind(
+        config=PPOConfig,
+        run="trimtab.algorithms.ppo.stage:run",
+        models=("model",),
+        rewards=("reward",),
+        data={"prompts": "prompts", "ptx.data": "demonstrations"},
+        gives="language model",
+        presets=PPO_PRESETS,
+    ),
+    "evaluate": StageKind(
+        config=EvaluateConfig,
+        run="trimtab.pipeline.evaluate:run",
+        models=("candidate", "against"),
+        data={"prompts": "prompts"},
+        gives="nothing",
+        scorers=("scorers",),
+        parent="candidate",
+    ),
+}
+
+REWARD_SCORERS = ("vader",)
+"""Scorers that may be a reward: they need nothing but the text."""
+
+INSTRUMENTS = ("vader", "ridge")
+"""Scorers that may measure: ``ridge`` is fitted on ratings of the same dataset."""
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function behind ``module:function``."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)

@@ -1,0 +1,59 @@
+"""What the training stages share around ``fit``: the loop's settings, the model with its renderer's text, the sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from trimtab.protocols import ModelSpec
+from trimtab.runtime.files import Ledger
+from trimtab.runtime.numerics import fingerprint
+from trimtab.train.config import TrainConfig
+from trimtab.train.fit import Loop
+from trimtab.train.progress import Progress
+from trimtab.train.stage import StageContext
+from trimtab.train.trackers import TRACKERS
+
+
+def device_of() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def loop_of(
+    context: StageContext,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    total: int,
+    kind: str = "update",
+    ledgers: dict[str, Ledger] | None = None,
+    **fixed: Any,
+) -> Iterator[Loop]:
+    """A loop for ``fit`` in the stage's folder, with progress and trackers, closed at the end.
+
+    ``fixed`` adds to what must not change between starts (attention mode, slots, ...).
+    """
+    trackers = tuple(TRACKERS[name](context.dir) for name in config.trackers)
+    with Progress(context.name, total, kind, context.say) as progress:
+        yield Loop(
+            dir=context.dir,
+            config=config,
+            device=device,
+            fixed={**fingerprint(device), "token_budget": config.token_budget, **fixed},
+            ledgers=ledgers or {},
+            observers=(progress, *trackers),
+            stop=context.stop,
+            inexact=context.inexact,
+        )
+    for ledger in (ledgers or {}).values():
+        ledger.close()
+
+
+def sidecar_of(spec: ModelSpec, kind: str, **more: Any) -> dict[str, Any]:
+    """What later stages need to know of a saved model beyond its Hugging Face files (``trimtab.json``)."""
+    return {"kind": kind, "branch": spec.branch, "template": spec.template, "dtype": spec.dtype, **more}
