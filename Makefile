@@ -26,11 +26,9 @@ test: .venv/installed-dev
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
-lint: .venv/installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/pyright -p pyright-strict.json
+lint: .venv/installed-dev  # all four speak before it fails
+	@status=0; for check in "ruff check ." "ruff format --check ." "pyright" "pyright -p pyright-strict.json"; do \
+	  echo "$$check"; $(BIN)/$$check || status=1; done; exit $$status
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

@@ -21,6 +21,8 @@ SKIPPABLE = Path(__file__).with_name("skippable.txt")
 # floating-point sums, and one is also the fastest for tiny models.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
+# Processes that tests start import this tree, whether it is installed or not.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 

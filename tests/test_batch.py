@@ -113,9 +113,7 @@ def batches(draw: st.DrawFn) -> FlatBatch:
 
 def _texts(batch: FlatBatch) -> dict[str, list[int]]:
     starts = batch.start_N1.tolist()
-    return {
-        name: batch.ids_T[a:b].tolist() for name, a, b in zip(batch.ids_N, starts[:-1], starts[1:], strict=True)
-    }
+    return {name: batch.ids_T[a:b].tolist() for name, a, b in zip(batch.ids_N, starts[:-1], starts[1:], strict=True)}
 
 
 def _consistent(batch: FlatBatch) -> None:
@@ -144,9 +142,7 @@ def test_select_keeps_texts_columns_and_pairs(batch: FlatBatch, data: st.DataObj
     assert _texts(part) == {batch.ids_N[r]: _texts(batch)[batch.ids_N[r]] for r in rows}
     expected = [pair for pair in batch.pairs_M2.tolist() if set(pair) <= set(rows)]
     assert [[rows[i] for i in pair] for pair in part.pairs_M2.tolist()] == expected
-    assert part.act_T.sum() == sum(
-        batch.act_T[int(batch.start_N1[r]) : int(batch.start_N1[r + 1])].sum() for r in rows
-    )
+    assert part.act_T.sum() == sum(batch.act_T[int(batch.start_N1[r]) : int(batch.start_N1[r + 1])].sum() for r in rows)
 
 
 @settings(max_examples=60, deadline=None)
@@ -176,7 +172,12 @@ def test_micro_batches_fill_the_budget() -> None:
 
 
 def test_rows_without_a_unit_never_fall_into_another() -> None:
-    rows = [Sequence([1], [False], unit=4), Sequence([1], [False]), Sequence([1], [False], unit=4), Sequence([1], [False])]
+    rows = [
+        Sequence([1], [False], unit=4),
+        Sequence([1], [False]),
+        Sequence([1], [False], unit=4),
+        Sequence([1], [False]),
+    ]
     assert flatten(rows).units() == [[0, 2], [1], [3]]
 
 

@@ -1,12 +1,14 @@
-"""Documentation that cannot lie: commands parse, make targets and links exist, recipes load, the floor table is the tested one."""
+"""Documentation that cannot lie: commands parse, targets and links exist, recipes load, tables are the tested ones."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
 from test_floors import FLOORS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +34,9 @@ def commands(page: Path, program: str) -> list[list[str]]:
 
 
 def shown(program: str) -> list[object]:
-    return [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in commands(page, program)]
+    return [
+        pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in commands(page, program)
+    ]
 
 
 @pytest.mark.parametrize("words", shown("trimtab"))
@@ -90,6 +94,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert fragment in {anchor(heading) for heading in headings}, f"{page.name} links to {target}"
 
 
+def test_named_files_exist() -> None:
+    """`x/y.py` in the contributing page is somewhere below the package or the root; `*` and `<name>` match any name."""
+    text = FENCE.sub("", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    files = [str(path.relative_to(ROOT)) for place in ("src", "tests") for path in (ROOT / place).rglob("*")]
+    files += [path.name for path in ROOT.iterdir()]
+    for name in re.findall(r"`([\w.*/<>-]+(?:/|\.py|\.txt|\.toml))`", text):
+        pattern = re.sub(r"<\w+>", "*", name).rstrip("/")
+        assert any(fnmatch(f"/{file}", f"*/{pattern}") for file in files), f"CONTRIBUTING.md names {name}"
+
+
 def test_the_floor_table_is_the_tested_one() -> None:
     [table] = [block for block in blocks(ROOT / "docs" / "architecture.md", "") if "src/trimtab/" in block]
     floors = {}
@@ -105,6 +119,6 @@ def test_exit_codes_are_the_documented_ones() -> None:
     """The table in the README is every ``TrimtabError`` with its own exit code, and nothing else."""
     from trimtab import errors
 
-    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.TrimtabError)]
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     rows = re.findall(r"^\| (\d+) \| `(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {(int(code), name) for code, name in rows} == {(kind.exit_code, kind.__name__) for kind in classes}

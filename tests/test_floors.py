@@ -39,7 +39,7 @@ FLOORS = {
 }
 
 REUSE: dict[str, set[str]] = {}
-"""Algorithms that build on another one, ``{"b": {"a"}}`` = algorithms/b imports algorithms/a. Any other pair is refused."""
+"""Algorithms that build on another, ``{"b": {"a"}}`` = algorithms/b imports algorithms/a. Any other pair is refused."""
 
 TORCH_FREE = (
     "records",
@@ -65,7 +65,7 @@ LAZY = re.compile(r"trimtab(?:\.\w+)+:\w+")
 
 @dataclass(frozen=True)
 class Edge:
-    """One import: ``source`` is the importing module, ``target`` the imported one, both dotted and without the package."""
+    """One import of ``target`` by ``source``: dotted module names below the package, "" for the package itself."""
 
     source: str
     target: str
@@ -238,7 +238,13 @@ def plant(folder: Path, files: dict[str, str]) -> Path:
     return folder / "src"
 
 
-TARGETS = {"runtime/seeds.py": "", "models/load.py": "", "train/fit.py": "", "algorithms/sft/loss.py": "", "schema.py": ""}
+TARGETS = {
+    "runtime/seeds.py": "",
+    "models/load.py": "",
+    "train/fit.py": "",
+    "algorithms/sft/loss.py": "",
+    "schema.py": "",
+}
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,17 @@ class Feedback:
 
 
 @dataclass(frozen=True)
+class Rating:
+    """A text and what ``n`` people thought of it: ``mean``, and ``sd`` over people (n - 1)."""
+
+    id: str
+    text: str
+    mean: float
+    sd: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Completion:
     """One sampled answer, token in, token out.
 

@@ -80,7 +80,7 @@ def parse(node: Node, hint: type[T], path: str = "") -> T:
     Raises:
         RecipeError: unknown or missing key, wrong type, not finite; it names file, line, column, key and a fix.
     """
-    return _parse(node, hint, path, "")
+    return _parse(node, hint, _Spot(path))
 
 
 def to_plain(value: Any) -> Any:
@@ -204,32 +204,47 @@ def _one_expected(hint: Any) -> str:
     return _PLAIN_WORDS.get(hint, "anything")
 
 
-def _parse(node: Node, hint: Any, path: str, about: str) -> Any:
+@dataclass(frozen=True)
+class _Spot:
+    """Where parsing is: the dotted key, its sentence for messages, and the value that missing keys are taken from."""
+
+    path: str
+    about: str = ""
+    default: Any = None
+
+    def under(self, key: str, about: str = "", default: Any = None) -> _Spot:
+        return _Spot(f"{self.path}.{key}" if self.path else key, about, default)
+
+    def item(self, index: int) -> _Spot:
+        return _Spot(f"{self.path}[{index}]", self.about)
+
+
+def _parse(node: Node, hint: Any, spot: _Spot) -> Any:
     kinds = members(hint)
     if Any in kinds:
         return plain(node)
     if isinstance(node.value, float) and not math.isfinite(node.value):
-        raise _refuse(node, path, f"must be finite, got {node.value}", "write a finite number")
+        raise _refuse(node, spot.path, f"must be finite, got {node.value}", "write a finite number")
     if choices_of(kinds) and isinstance(node.value, str | dict):
-        return _choice(node, hint, path, about)
+        return _choice(node, hint, spot)
     if isinstance(node.value, dict):
-        return _mapping(node, node.value, hint, path, about)
+        return _mapping(node, node.value, hint, spot)
     if isinstance(node.value, tuple):
-        return _list(node, node.value, hint, path, about)
-    return _scalar(node, hint, path, about)
+        return _list(node, node.value, hint, spot)
+    return _scalar(node, hint, spot)
 
 
-def _mapping(node: Node, items: dict[str, Node], hint: Any, path: str, about: str) -> Any:
+def _mapping(node: Node, items: dict[str, Node], hint: Any, spot: _Spot) -> Any:
     for kind in members(hint):
         if dataclasses.is_dataclass(kind):
-            return _record(node, items, kind, path)
+            return _record(node, items, kind, spot)
         if get_origin(kind) in (dict, collections.abc.Mapping):
             of = get_args(kind)[1]
-            return {key: _parse(child, of, _join(path, key), "") for key, child in items.items()}
-    raise _wrong(node, hint, path, about)
+            return {key: _parse(child, of, spot.under(key)) for key, child in items.items()}
+    raise _wrong(node, hint, spot)
 
 
-def _scalar(node: Node, hint: Any, path: str, about: str) -> Any:
+def _scalar(node: Node, hint: Any, spot: _Spot) -> Any:
     value, kinds = node.value, members(hint)
     for kind in kinds:
         # ``True == 1`` in Python: a literal counts only in its own type.
@@ -240,28 +255,28 @@ def _scalar(node: Node, hint: Any, path: str, about: str) -> Any:
     if type(value) is int and float in kinds:
         return float(value)
     if value is None:
-        problem = f"cannot be null, it needs {expected(hint)}{_note(about)}"
-        raise _refuse(node, path, problem, "leave the key out for its default")
+        problem = f"cannot be null, it needs {expected(hint)}{_note(spot.about)}"
+        raise _refuse(node, spot.path, problem, "leave the key out for its default")
     words = [a for kind in kinds if get_origin(kind) is Literal for a in get_args(kind)]
     if isinstance(value, str) and words and str not in kinds:
         fix = did_you_mean(value, map(str, words))
-        raise _refuse(node, path, f"unknown word '{value}', expected {expected(hint)}", fix)
-    raise _wrong(node, hint, path, about)
+        raise _refuse(node, spot.path, f"unknown word '{value}', expected {expected(hint)}", fix)
+    raise _wrong(node, hint, spot)
 
 
-def _list(node: Node, items: tuple[Node, ...], hint: Any, path: str, about: str) -> tuple[Any, ...]:
+def _list(node: Node, items: tuple[Node, ...], hint: Any, spot: _Spot) -> tuple[Any, ...]:
     args = next((get_args(kind) for kind in members(hint) if get_origin(kind) is tuple), None)
     if args is None:
-        raise _wrong(node, hint, path, about)
+        raise _wrong(node, hint, spot)
     if args[-1] is Ellipsis:
-        return tuple(_parse(item, args[0], f"{path}[{i}]", about) for i, item in enumerate(items))
+        return tuple(_parse(item, args[0], spot.item(i)) for i, item in enumerate(items))
     if len(items) != len(args):
-        raise _wrong(node, hint, path, about, got=f"a list of {len(items)}")
+        raise _wrong(node, hint, spot, got=f"a list of {len(items)}")
     pairs = enumerate(zip(items, args, strict=True))
-    return tuple(_parse(item, arg, f"{path}[{i}]", about) for i, (item, arg) in pairs)
+    return tuple(_parse(item, arg, spot.item(i)) for i, (item, arg) in pairs)
 
 
-def _choice(node: Node, hint: Any, path: str, about: str) -> Any:
+def _choice(node: Node, hint: Any, spot: _Spot) -> Any:
     """A tagged choice: ``word``, ``{word: value}`` or ``{word: {field: value}}``."""
     choices = choices_of(members(hint))
     if isinstance(node.value, str):
@@ -269,36 +284,46 @@ def _choice(node: Node, hint: Any, path: str, about: str) -> Any:
     elif isinstance(node.value, dict) and len(node.value) == 1:
         word, inner = next(iter(node.value.items()))
     else:
-        raise _wrong(node, hint, path, about)
+        raise _wrong(node, hint, spot)
     kind = choices.get(word)
     if kind is None:
         fix = did_you_mean(word, choices)
-        raise _refuse(inner or node, path, f"unknown word '{word}', expected {expected(hint)}", fix)
-    path = _join(path, word)
+        raise _refuse(inner or node, spot.path, f"unknown word '{word}', expected {expected(hint)}", fix)
+    spot = spot.under(word, default=spot.default)
     if inner is None:
-        return _record(node, {}, kind, path)
+        return _record(node, {}, kind, spot)
     if isinstance(inner.value, dict):
-        return _record(inner, inner.value, kind, path)
+        return _record(inner, inner.value, kind, spot)
     hints = field_hints(kind)
     if len(hints) != 1:
-        raise _wrong(inner, kind, path, about)
-    return _record(inner, {next(iter(hints)): inner}, kind, path)
+        raise _wrong(inner, kind, spot)
+    return _record(inner, {next(iter(hints)): inner}, kind, spot)
 
 
-def _record(node: Node, items: dict[str, Node], kind: Any, path: str) -> Any:
+def _record(node: Node, items: dict[str, Node], kind: Any, spot: _Spot) -> Any:
+    """A dataclass. A missing key is the parent's default for it (PPO's optimiser is constant), else the class's."""
     hints, about = field_hints(kind), descriptions(kind)
     for key, child in items.items():
         if key not in hints:
-            raise _refuse(child, _join(path, key), f"unknown key '{key}'{_of(path)}", _fix_unknown(key, kind, hints))
+            problem = f"unknown key '{key}'" + (f" in {spot.path}" if spot.path else "")
+            raise _refuse(child, spot.under(key).path, problem, _fix_unknown(key, kind, hints))
+    base = spot.default if type(spot.default) is kind else None
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         key = key_of(field.name)
+        default = _default(field) if base is None else getattr(base, field.name)
         if key in items:
-            values[field.name] = _parse(items[key], hints[key], _join(path, key), about.get(key, ""))
-        elif field.init and field.default is MISSING and field.default_factory is MISSING:
+            values[field.name] = _parse(items[key], hints[key], spot.under(key, about.get(key, ""), default))
+        elif default is MISSING:
             what = about.get(key) or expected(hints[key])
-            raise _refuse(node, path, f"needs the key '{key}'", f"add {key}: {what}")
+            raise _refuse(node, spot.path, f"needs the key '{key}'", f"add {key}: {what}")
+        else:
+            values[field.name] = default
     return kind(**values)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _fix_unknown(key: str, kind: Any, hints: dict[str, Any]) -> str:
@@ -320,9 +345,9 @@ def _deeper(kind: Any, key: str, depth: int = 3) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _wrong(node: Node, hint: Any, path: str, about: str, got: str = "") -> RecipeError:
-    problem = f"expected {expected(hint)}{_note(about)}, got {got or show_value(node.value)}"
-    return _refuse(node, path, problem, _fix_type(node.value, members(hint)))
+def _wrong(node: Node, hint: Any, spot: _Spot, got: str = "") -> RecipeError:
+    problem = f"expected {expected(hint)}{_note(spot.about)}, got {got or show_value(node.value)}"
+    return _refuse(node, spot.path, problem, _fix_type(node.value, members(hint)))
 
 
 def _fix_type(value: Any, kinds: tuple[Any, ...]) -> str:
@@ -348,14 +373,6 @@ def _refuse(node: Node, path: str, problem: str, fix: str) -> RecipeError:
 
 def _note(about: str) -> str:
     return f" ({about})" if about else ""
-
-
-def _of(path: str) -> str:
-    return f" in {path}" if path else ""
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
 
 
 def _edits(a: str, b: str) -> int:

@@ -34,9 +34,9 @@ _GATED = {**_SMALL, "intermediate_size": 64, "num_key_value_heads": 2}
 _ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaConfig(**_GATED, tie_word_embeddings=True),
-    "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=4, n_head=4, n_positions=64, **_ENDS),
+    "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=4, n_head=4, n_positions=128, **_ENDS),
     "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=4, n_head=4),
-    "opt": lambda: OPTConfig(**_SMALL, ffn_dim=64, max_position_embeddings=64, word_embed_proj_dim=32),
+    "opt": lambda: OPTConfig(**_SMALL, ffn_dim=64, max_position_embeddings=128, word_embed_proj_dim=32),
     "neox": lambda: GPTNeoXConfig(**_SMALL, intermediate_size=64),
     "qwen3": lambda: Qwen3Config(**_GATED, head_dim=8),
     # windows shorter than the longest text below
@@ -55,14 +55,17 @@ def family(request: pytest.FixtureRequest) -> str:
 def make_lm(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A random model whose matrices are large enough that a fault in attention shows in the first digits."""
     torch.manual_seed(11)
-    lm = AutoModelForCausalLM.from_config(CONFIGS[family]())
+    lm = AutoModelForCausalLM.from_config(CONFIGS[family](), dtype=torch.float32)
     with torch.no_grad():
         for parameter in lm.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    return lm.to(dtype).eval()
+    for parameter in lm.parameters():  # not .to(dtype): rotary frequencies stay in float32, as in any loaded model
+        parameter.data = parameter.data.to(dtype)
+    lm.config.dtype = dtype
+    return lm.eval()
 
 
 @pytest.fixture
@@ -116,7 +119,9 @@ CHATML = (
 )
 
 
-def make_tokenizer(special: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    special: tuple[str, ...] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+) -> PreTrainedTokenizerFast:
     """One token per character; the last of ``special`` ends texts and pads, as in SmolLM2 and GPT-2."""
     characters = (string.ascii_letters + string.digits + string.punctuation + " \n")[: VOCABULARY - len(special) - 1]
     vocabulary = {token: i for i, token in enumerate([*special, *dict.fromkeys(characters), "\n"])}

@@ -30,7 +30,13 @@ def inputs(bias: bool = True, dtype: torch.dtype = torch.float32) -> tuple[Tenso
 
 
 def naive(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, temperature: float, scale: float, cap: float | None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    temperature: float,
+    scale: float,
+    cap: float | None,
 ) -> tuple[Tensor, Tensor]:
     logits = scale * (hidden @ weight.T + (0 if bias is None else bias))
     if cap is not None:

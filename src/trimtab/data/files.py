@@ -10,7 +10,7 @@ import glob
 import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -56,20 +56,21 @@ def read_rows(path: Path) -> Iterator[Raw]:
     name = path.name.lower().removesuffix(".gz")
     format_ = next((f for f in FORMATS if name.endswith(f)), None)
     if format_ is None or (format_ == ".parquet" and path.name.lower().endswith(".gz")):
-        raise DataError("unknown format", where=Where(str(path)), fix=f"use one of {', '.join(FORMATS)} (text also .gz)")
+        fix = f"use one of {', '.join(FORMATS)} (text also .gz)"
+        raise DataError("unknown format", where=Where(str(path)), fix=fix)
     if format_ == ".parquet":
         return _parquet(path)
     read = {".json": _json, ".csv": _csv, ".tsv": _csv}.get(format_, _jsonl)
     return _open_and(read, path, "\t" if format_ == ".tsv" else ",")
 
 
-def _open_and(read: Any, path: Path, delimiter: str) -> Iterator[Raw]:
+def _open_and(read: Callable[[Path, IO[bytes], str], Iterator[Raw]], path: Path, delimiter: str) -> Iterator[Raw]:
     opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
     try:
         with cast(IO[bytes], opened) as file:
             yield from read(path, file, delimiter)
     except (OSError, EOFError) as error:
-        raise DataError(f"cannot be read: {error}", where=Where(str(path)), fix="check that the file is whole") from error
+        raise _unreadable(path, error) from error
 
 
 def _jsonl(path: Path, file: IO[bytes], _: str) -> Iterator[Raw]:
@@ -111,7 +112,7 @@ def _csv(path: Path, file: IO[bytes], delimiter: str) -> Iterator[Raw]:
             problem = "" if len(cells) == len(header) else f"{len(cells)} cells under {len(header)} column names"
             yield Raw(where, {} if problem else dict(zip(header, cells, strict=True)), problem)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"not readable as CSV: {error}", where=Where(str(path)), fix="check quotes and encoding") from error
+        raise _unreadable(path, error) from error
 
 
 def _parquet(path: Path) -> Iterator[Raw]:
@@ -129,7 +130,11 @@ def _parquet(path: Path) -> Iterator[Raw]:
                     yield Raw(Where(str(path), key=f"[{number}]"), values)
                     number += 1
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", where=Where(str(path)), fix="check that the file is whole") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"cannot be read: {error}", where=Where(str(path)), fix="check that the file is whole and UTF-8")
 
 
 def _object(where: Where, value: Any) -> Raw:

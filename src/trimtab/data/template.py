@@ -93,13 +93,21 @@ class Renderer:
         """
         ids = self._prompt_ids_of(row)
         if not row.prefill:
+            if row.prefill_tokens:
+                raise self._refusal(row.id, "prefill_tokens without a prefill")
             return TokenPrompt(row.id, ids, 0, row.columns)
         full, _ = self._rendered_answer(row, row.prefill)
-        begun = full[len(ids) : -1]
+        begun = self._without_tail(full[len(ids) : -1])
         keep = len(begun) if row.prefill_tokens is None else row.prefill_tokens
         if keep > len(begun):
             raise self._refusal(row.id, f"prefill_tokens is {keep}, but the prefill has {len(begun)} tokens")
         return TokenPrompt(row.id, (*ids, *begun[:keep]), keep, row.columns)
+
+    def _without_tail(self, ids: list[int]) -> list[int]:
+        """An answer's ids without what the template writes between content and end token (usually nothing)."""
+        while self._tail and ids and cast(str, self.tokenizer.decode(ids)).endswith(self._tail):
+            ids = ids[:-1]
+        return ids
 
     def answer(self, row: Prompt, text: str) -> tuple[list[int], list[bool]]:
         """The conversation with this answer up to the first end token of its last turn, and nothing after it.

@@ -6,9 +6,8 @@ without rendering a conversation piece by piece.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from trimtab.errors import ModelError
+from trimtab.schema import did_you_mean
 
 CHATML = (
     "{% for message in messages %}"
@@ -46,8 +45,6 @@ def template_text(name: str) -> str:
         ModelError: there is none of this name.
     """
     if name not in TEMPLATES:
-        near = get_close_matches(name, TEMPLATES, n=1)
-        known = ", ".join(TEMPLATES)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ModelError(f"no chat template is called '{name}'", fix=f"{hint}known: {known}; null = the tokenizer's own")
+        fix = f"{did_you_mean(name, TEMPLATES)}; null is the tokenizer's own"
+        raise ModelError(f"no chat template is called '{name}'", fix=fix)
     return TEMPLATES[name]

@@ -66,6 +66,6 @@ def proportion(hits: Sequence[float], clusters: Sequence[int] | None = None, lev
         groups = int(index.max()) + 1
         independent = share * (1 - share) / len(x)
         residual = np.bincount(index, weights=x - share)
-        between = float((residual**2).sum()) / len(x) ** 2 * (groups / max(groups - 1, 1))
+        between = float((residual**2).sum()) / len(x) ** 2
         effective = len(x) * min(1.0, independent / between) if between > 0 and independent > 0 else float(groups)
     return Proportion(share, *wilson(share, effective, level), len(x), effective)

@@ -8,6 +8,8 @@ With a ``kv_cache`` the call is one decode step instead: every token is the newe
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,50 +20,81 @@ from transformers import AttentionInterface
 from trimtab.errors import ModelError
 
 IMPLEMENTATION = "trimtab_flat"
+BLOCK = 32
+"""Cached places that a decode step takes at a time."""
+
+
+class Prefix:
+    """Keys and values of one text's first tokens, by layer: ``[H_kv, L, d]``. Several texts may start from one."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
 
 class KVCache:
-    """Keys and values of ``slots`` texts of at most ``capacity`` tokens, for every layer; allocated once.
+    """Keys and values of ``slots`` texts of at most ``capacity`` tokens, for every layer.
 
-    A slot's text has ``length_S[slot]`` tokens; a decode step writes each slot's newest key and value at that place.
-    Free slots hold whatever was there before: they are computed and ignored, so the shape of every product is fixed.
+    Before a decode step ``at`` says how many tokens each slot holds; the step writes each slot's newest key and value
+    there. Free slots count as empty texts: they are computed and ignored, so the shape of every product is fixed.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
-        self.slots, self.capacity = slots, capacity
+        self.slots = slots
+        self.capacity = -(-capacity // BLOCK) * BLOCK
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.filling: Prefix | None = None
+        """What a prefill writes to; None during decode steps."""
         self.length_S = torch.zeros(slots, dtype=torch.long)
-        self.filling: int | None = None
-        """Slot that a prefill writes to; None during decode steps."""
+        self.reach = BLOCK
+        """Places a decode step looks at: whole blocks, up to the longest text's newest token."""
+        self._slot_S = torch.arange(slots)
+        self._bias: dict[int | None, Tensor] = {}
 
-    def _layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        if index not in self.layers:
-            self.layers[index] = (
-                key.new_zeros(self.slots, key.shape[1], self.capacity, key.shape[-1]),
-                value.new_zeros(self.slots, value.shape[1], self.capacity, value.shape[-1]),
-            )
-        return self.layers[index]
+    def at(self, lengths: Sequence[int], device: torch.device) -> None:
+        """Set the number of tokens that each slot holds, for the decode step that follows."""
+        if max(lengths) >= self.capacity:
+            raise ValueError(f"a slot holds {max(lengths)} tokens, the cache {self.capacity}: no room for one more")
+        self.reach = (max(lengths) // BLOCK + 1) * BLOCK
+        self.length_S = torch.tensor(lengths, device=device)
+        self._slot_S = torch.arange(self.slots, device=device)
+        self._bias = {}
+
+    def bias(self, window: int | None) -> Tensor:
+        """float32 [S, 1, 1, reach]: 0 where a slot's newest token looks, -inf elsewhere; made once per step."""
+        if window not in self._bias:
+            ago = self.length_S[:, None] - torch.arange(self.reach, device=self.length_S.device)
+            seen = (ago >= 0) if window is None else (ago >= 0) & (ago < window)
+            zeros = torch.zeros(seen.shape, device=seen.device)
+            self._bias[window] = zeros.masked_fill_(~seen, -math.inf)[:, None, None]
+        return self._bias[window]
 
     def prefill(self, index: int, key: Tensor, value: Tensor) -> None:
-        """Write the keys and values ([1, H, T, d]) of one whole prompt to slot ``filling``."""
-        keys, values = self._layer(index, key, value)
-        keys[self.filling, :, : key.shape[2]] = key[0]
-        values[self.filling, :, : value.shape[2]] = value[0]
+        """Keep the keys and values ([1, H_kv, L, d]) of one whole text in ``filling``."""
+        if self.filling is None:
+            raise ValueError("no prefix is being filled")
+        self.filling.layers[index] = (key[0], value[0])
+
+    def enter(self, prefix: Prefix, slot: int) -> None:
+        """Let a slot's text begin with a prefix."""
+        for index, (key, value) in prefix.layers.items():
+            keys, values = self._layer(index, key, value)
+            keys[slot, :, : key.shape[1]] = key
+            values[slot, :, : value.shape[1]] = value
 
     def append(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one key and value per slot ([1, H, S, d]) at ``length_S``; returns all of them [S, H, capacity, d]."""
-        keys, values = self._layer(index, key, value)
-        slot = torch.arange(self.slots)
-        keys[slot, :, self.length_S] = key[0].transpose(0, 1)
-        values[slot, :, self.length_S] = value[0].transpose(0, 1)
-        return keys, values
+        """Write one key and value per slot ([1, H_kv, S, d]) at ``length_S``; returns all up to ``reach``."""
+        keys, values = self._layer(index, key[0], value[0])
+        keys[self._slot_S, :, self.length_S] = key[0].transpose(0, 1)
+        values[self._slot_S, :, self.length_S] = value[0].transpose(0, 1)
+        return keys[:, :, : self.reach], values[:, :, : self.reach]
 
-    def copy_slot(self, source: int, target: int) -> None:
-        """Give ``target`` the text of ``source`` (the samples of one prompt share its prefill)."""
-        for keys, values in self.layers.values():
-            keys[target] = keys[source]
-            values[target] = values[source]
-        self.length_S[target] = self.length_S[source]
+    def _layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if index not in self.layers:  # zeros: what no text has written is multiplied by 0, so it must be finite
+            self.layers[index] = (
+                key.new_zeros(self.slots, key.shape[0], self.capacity, key.shape[-1]),
+                value.new_zeros(self.slots, value.shape[0], self.capacity, value.shape[-1]),
+            )
+        return self.layers[index]
 
 
 def _one_text(
@@ -85,13 +118,36 @@ def _one_text(
     return weights @ value
 
 
-def _decode(query: Tensor, keys: Tensor, values: Tensor, length_S: Tensor, scaling: float) -> Tensor:
-    """One query per slot against its cached keys: query [1, H, S, d] -> [1, H, S, d]."""
-    slots, heads_kv, capacity, width = keys.shape
-    grouped = query[0].transpose(0, 1).reshape(slots, heads_kv, -1, width)
-    seen = torch.arange(capacity, device=query.device)[None, :] <= length_S[:, None]
-    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=seen[:, None, None, :], scale=scaling)
-    return out.reshape(1, slots, -1, out.shape[-1]).transpose(1, 2)
+def _decode(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scaling: float, softcap: float | None
+) -> Tensor:
+    """One query per slot against its cached keys: query [1, H, S, d], keys [S, H_kv, reach, d] -> [1, H, S, d].
+
+    Keys are taken a block at a time, in float32: every product has one fixed shape, and a block beyond a slot's text
+    adds exact zeros. So a slot's numbers depend neither on the other slots nor on the room in the cache, which a call
+    of ``scaled_dot_product_attention`` over all places does not promise. On two CPU cores it costs as much.
+    """
+    slots, heads_kv, reach, width = keys.shape
+    query_nGd = query[0].transpose(0, 1).reshape(slots * heads_kv, -1, width).float() * scaling
+    blocks = range(0, reach, BLOCK)
+    score_nGR = torch.cat([torch.bmm(query_nGd, _block(keys, at).transpose(1, 2)) for at in blocks], -1)
+    if softcap is not None:
+        score_nGR = softcap * torch.tanh(score_nGR / softcap)
+    score_SHGR = score_nGR.view(slots, heads_kv, -1, reach) + bias
+    weight_nGR = (score_SHGR - score_SHGR.amax(-1, keepdim=True)).exp_().view(slots * heads_kv, -1, reach)
+    out_nGd = query_nGd.new_zeros(*query_nGd.shape[:2], values.shape[-1])
+    total_nG1 = query_nGd.new_zeros(*query_nGd.shape[:2], 1)
+    for at in blocks:
+        part = weight_nGR[:, :, at : at + BLOCK].contiguous()
+        out_nGd += torch.bmm(part, _block(values, at))
+        total_nG1 += part.sum(-1, keepdim=True)
+    out = (out_nGd / total_nG1).to(query.dtype)
+    return out.view(1, slots, -1, values.shape[-1]).transpose(1, 2)
+
+
+def _block(cached: Tensor, at: int) -> Tensor:
+    """One block of cached keys or values, [S, H_kv, R, d] -> float32 [S · H_kv, BLOCK, d]."""
+    return cached[:, :, at : at + BLOCK].reshape(-1, BLOCK, cached.shape[-1]).float()
 
 
 def flat_attention(
@@ -122,10 +178,10 @@ def flat_attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = getattr(module, "layer_idx", None)
     if kv_cache is not None and kv_cache.filling is None:
-        if layer is None or softcap is not None or (sliding_window or kv_cache.capacity) < kv_cache.capacity:
-            raise ModelError(f"{type(module).__name__} has no cached decode step here", fix="use the slow sampler")
+        if layer is None:
+            raise ModelError(f"{type(module).__name__} does not say which layer it is", fix="use the slow sampler")
         keys, values = kv_cache.append(layer, key, value)
-        return _decode(query, keys, values, kv_cache.length_S, scaling).transpose(1, 2), None
+        return _decode(query, keys, values, kv_cache.bias(sliding_window), scaling, softcap).transpose(1, 2), None
     if cu_seq_lens_q is None:
         raise ModelError("flat attention was called without cu_seq_lens_q", fix="call the model through models.flat")
     if kv_cache is not None:
@@ -133,7 +189,7 @@ def flat_attention(
     starts = cu_seq_lens_q.tolist()
     texts = [
         _one_text(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], scaling, sliding_window, softcap)
-        for a, b in zip(starts[:-1], starts[1:], strict=True)
+        for a, b in pairwise(starts)
     ]
     return torch.cat(texts, 2).transpose(1, 2), None
 

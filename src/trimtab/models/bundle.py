@@ -1,6 +1,7 @@
 """All models of one stage in one module: the only thing an engine ever wraps.
 
-Parts are the language models and scalar models of a stage by name (``policy``, ``reference``, ``value``, ``reward``). With
+Parts are the language models and scalar models of a stage by name (``policy``, ``reference``, ``value``,
+``reward``). With
 a split at layer L - k they are branches on one frozen trunk, whose activations are computed once (``trunk_TD``) and
 reused by every branch and epoch; without one they are whole models.
 
@@ -133,7 +134,7 @@ class Bundle(nn.Module):
         return cast(nn.Module, self.lm.get_output_embeddings())
 
     def add_policy(self) -> None:
-        """The language model itself, trained: its branch, or all of it. Under a trunk its output embedding is frozen."""
+        """The language model itself, trained: its branch, or all of it. On a trunk its output embedding is frozen."""
         body = branch_of(self.whole, self.branch, copied=False) if self.branch else self.whole
         part = LMPart(body, self._head(), self.logit_map, on_trunk=bool(self.branch))
         if self.branch:

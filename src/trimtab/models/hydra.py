@@ -1,7 +1,8 @@
 """One frozen trunk, several branches: a decoder split at layer L - k without a forward of our own per family.
 
 Trunk = the decoder with ``layers[:L-k]`` and its final norm replaced by the identity. A branch = the same class with
-only ``layers[L-k:]``, fed the trunk's output as ``inputs_embeds``, with whatever touches embeddings neutralised (learned
+only ``layers[L-k:]``, fed the trunk's output as ``inputs_embeds``, with whatever touches embeddings neutralised
+(learned
 positions give zero, an embedding norm is the identity). ``check`` compares trunk + branch with the whole model bit for
 bit. The design is bloomz-rlhf's (trlx's "hydra"), the construction ours.
 """

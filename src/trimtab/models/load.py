@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -28,6 +29,7 @@ from trimtab.models.catalogue import resolve
 from trimtab.models.flat import Body, Mode, decoder_of, set_attention, set_mode
 from trimtab.ops.logprob import token_logprob
 from trimtab.protocols import ModelSpec
+from trimtab.runtime.files import read_json
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Largest mean difference of a log-probability between two ways of computing it, in nats."""
@@ -75,13 +77,38 @@ def load_lm(spec: ModelSpec, *, device: str = "cpu") -> LoadedLM:
 
 def load_reward(spec: ModelSpec, mode: Mode, *, device: str = "cpu") -> LoadedReward:
     """A reward model saved by a reward stage, or any sequence classifier with one label and a ``score`` head."""
-    model = cast(Any, _from_pretrained(AutoModelForSequenceClassification, spec, dtype=getattr(torch, spec.dtype)))
+    dtype = getattr(torch, spec.dtype)
+    model, info = _from_pretrained(AutoModelForSequenceClassification, spec, dtype=dtype, output_loading_info=True)
     model.to(device).eval()
     head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear) or head.out_features != 1:
-        raise ModelError(f"{spec.load} has no scalar 'score' head", fix="give a reward stage, or a one-label classifier")
+    # transformers gives a missing head random numbers, which score as confidently as trained ones
+    if not isinstance(head, nn.Linear) or head.out_features != 1 or "score.weight" in info["missing_keys"]:
+        raise ModelError(
+            f"{spec.load} has no scalar 'score' head", fix="give a reward stage, or a one-label classifier"
+        )
     set_mode(model, mode)
-    return LoadedReward(Body(decoder_of(model), mode), head.float(), load_tokenizer(spec), locate(spec))
+    path = Path(locate(spec))
+    _as_saved(path, model)
+    return LoadedReward(Body(decoder_of(model), mode), head, load_tokenizer(spec), str(path))
+
+
+@torch.no_grad()
+def _as_saved(path: Path, model: Any) -> None:
+    """Undo what plain loading does to one of our folders: the head's float32 was rounded to the decoder's dtype, and
+    an added padding token made the embedding one row longer than the policy's."""
+    model.score.float()
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            if "score.weight" in tensors.keys():  # noqa: SIM118  (a safetensors handle, not a mapping)
+                model.score.weight.copy_(tensors.get_tensor("score.weight"))
+    sidecar = path / "trimtab.json"
+    rows = read_json(sidecar).get("vocabulary") if sidecar.is_file() else None
+    embedding = model.get_input_embeddings()
+    if rows is not None and rows < embedding.weight.shape[0]:
+        embedding.weight = nn.Parameter(embedding.weight[:rows].clone(), requires_grad=False)
+        embedding.num_embeddings = decoder_of(model).config.vocab_size = rows
+        if embedding.padding_idx is not None and embedding.padding_idx >= rows:
+            embedding.padding_idx = None
 
 
 def _from_pretrained(factory: Any, spec: ModelSpec, **kwargs: Any) -> Any:

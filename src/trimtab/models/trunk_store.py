@@ -15,7 +15,8 @@ from trimtab.models.bundle import Bundle
 def with_trunk(bundle: Bundle, rows: Seq[Sequence], token_budget: int, keep_bytes: int = 1 << 30) -> list[Sequence]:
     """Rows that carry their ``trunk_TD``, if there is a trunk and they fit into ``keep_bytes``; else as they came.
 
-    The forwards are composed in the order of ``rows`` by ``token_budget`` alone, so a resumed run computes the same bits.
+    The forwards are composed in the order of ``rows`` by ``token_budget`` alone, so a resumed run computes the same
+    bits.
     """
     if bundle.trunk is None or not rows:
         return list(rows)
@@ -29,5 +30,6 @@ def with_trunk(bundle: Bundle, rows: Seq[Sequence], token_budget: int, keep_byte
         assert trunk_TD is not None
         kept += torch.split(trunk_TD.cpu(), micro.lengths_N.tolist())
     return [
-        replace(row, token_columns={**row.token_columns, "trunk_TD": part}) for row, part in zip(rows, kept, strict=True)
+        replace(row, token_columns={**row.token_columns, "trunk_TD": part})
+        for row, part in zip(rows, kept, strict=True)
     ]

@@ -104,13 +104,13 @@ def _evaluate(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
     for word in config.scorers:
         if config.scorers.count(word) > 1:
             yield "scorers", f"'{word}' stands twice", "leave one of them"
-    name: str | None = config.candidate
+    name = config.candidate
     while name in recipe.stages:
         trained = recipe.stages[name]
         if isinstance(trained.config, PPOConfig) and trained.config.reward in config.scorers:
             problem = f"'{trained.config.reward}' was the reward of stage '{name}', so it cannot judge what came of it"
             yield "scorers", problem, "measure with a scorer that took no part in training"
-        name = trained.models.get(trained.table.parent)
+        name = trained.models[trained.table.parent]
 
 
 Check = Callable[[Recipe, Stage], Iterator[Conflict]]

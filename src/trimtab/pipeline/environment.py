@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import trimtab
 from trimtab.errors import CheckpointError, Where
-from trimtab.pipeline.manifest import changes, spell_non_finite
+from trimtab.pipeline.manifest import changes
 from trimtab.runtime.files import read_json, write_json
 
 _PACKAGES = ("torch", "transformers", "numpy")

@@ -1,4 +1,4 @@
-"""``kind: evaluate``: two models answer the same held-out prompts; instruments that took no part in training compare them.
+"""``kind: evaluate``: two models answer the same held-out prompts; instruments unused in training compare them.
 
 Both sample from the same random streams, so where the models agree their answers do too, and pairing counts.
 """
@@ -91,9 +91,7 @@ def instruments(config: EvaluateConfig, context: StageContext) -> list[Scorer]:
     return made
 
 
-def _side(
-    side: Judged, nll: list[float], renderer: Renderer, rows: dict[str, Prompt], scorers: Seq[Scorer]
-) -> Answers:
+def _side(side: Judged, nll: list[float], renderer: Renderer, rows: dict[str, Prompt], scorers: Seq[Scorer]) -> Answers:
     items = [ToScore(a.prompt_id, renderer.messages(rows[a.prompt_id]), a.text) for a in side.answers]
     ends = set(renderer.end_ids)
     return Answers(
@@ -110,7 +108,9 @@ def _judge(role: str, prompts: list[Prompt], config: EvaluateConfig, context: St
     file = context.dir / f"answers-{role}.json"
     if file.exists():
         saved = read_json(file)
-        answers = [Completion(**{k: tuple(v) if isinstance(v, list) else v for k, v in a.items()}) for a in saved["answers"]]
+        answers = [
+            Completion(**{k: tuple(v) if isinstance(v, list) else v for k, v in a.items()}) for a in saved["answers"]
+        ]
         return Judged(answers, saved["own_logp"])
     spec = context.models[role]
     loaded = load_lm(spec, device=str(device_of()))

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.data.config import DataConfig
 from trimtab.errors import RecipeError
-from trimtab.pipeline.stages import INSTRUMENTS, REWARD_SCORERS, STAGES, Gives, StageKind
+from trimtab.pipeline.stages import REWARD_SCORERS, STAGES, Gives, StageKind
 from trimtab.protocols import ModelSpec
 from trimtab.schema import Node, did_you_mean
 
@@ -23,7 +23,7 @@ class Stage:
         name: in the recipe.
         kind: word after ``kind:``.
         config: that kind's frozen dataclass.
-        models: key -> name of a model or stage (``model``, ``reward``, ``candidate``); a scorer as a reward is not here.
+        models: key -> name of a model or stage (``model``, ``reward``, ``candidate``); not a scorer as a reward.
         data: key -> ``dataset.kind``.
     """
 
@@ -122,10 +122,10 @@ def refuse_unknown_references(recipe: Recipe) -> None:
             _refuse_model(recipe, stage, key, wanted)
         for key in stage.data:
             _refuse_data(recipe, stage, key)
-        for key in stage.table.scorers:
+        for key, known in stage.table.scorers.items():
             for word in getattr(stage.config, key):
-                if word not in INSTRUMENTS:
-                    fix = did_you_mean(word, INSTRUMENTS)
+                if word not in known:
+                    fix = did_you_mean(word, known)
                     raise recipe.error(f"stages.{stage.name}.{key}", f"there is no scorer '{word}'", fix)
 
 

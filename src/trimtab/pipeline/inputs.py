@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from trimtab.models.catalogue import CATALOGUE, CONVERSION
 from trimtab.pipeline.graph import Recipe, Stage
 from trimtab.pipeline.manifest import digest, file_hashes, read_manifest
 from trimtab.protocols import ModelSpec
-from trimtab.schema import to_plain
 from trimtab.train.stage import Dataset
 
 
@@ -20,7 +20,8 @@ def inputs_of(recipe: Recipe, stage: Stage, run_dir: Path, dataset: Callable[[st
     """Key of the stage -> what stands behind it.
 
     A stage's model is known by the hashes of its files, a catalogue model by its pinned hash, a folder by the hashes of
-    its files, a Hugging Face id by its revision (its bytes cannot be known without the network), data by its account.
+    its files, a Hugging Face id by its revision (its bytes cannot be known without the network), data by its account
+    and its records.
 
     Raises:
         CheckpointError: the model of a finished stage is not what that stage left behind.
@@ -32,10 +33,19 @@ def inputs_of(recipe: Recipe, stage: Stage, run_dir: Path, dataset: Callable[[st
         else:
             found[key] = _model(recipe.models[name])
     for key, reference in stage.data.items():
-        name = reference.partition(".")[0]
-        account = {"config": to_plain(recipe.data[name]), "account": dict(dataset(name).account())}
-        found[key] = {"rows": reference, "sha256": digest(account)}
+        name, _, kind = reference.partition(".")
+        found[key] = {"rows": reference, "sha256": _rows(dataset(name), kind)}
     return found
+
+
+def _rows(dataset: Dataset, kind: str) -> str:
+    """Digest of the account and of every record of a kind, so a word changed in a file is another input."""
+    found = hashlib.sha256(digest(dict(dataset.account())).encode())
+    for split in ("train", "heldout"):
+        for row in dataset.rows(kind, split):
+            # The repr of a frozen record holds every field; floats print shortest-exact.
+            found.update(repr(row).encode())
+    return found.hexdigest()
 
 
 def _model(spec: ModelSpec) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trimtab.pipeline.graph import Recipe
-from trimtab.schema import key_of
+from trimtab.schema import key_of, word_of
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -20,6 +20,9 @@ BELOW_1: Rule = (lambda x: 0 <= x < 1, "0 or more, and below 1")
 LIMITS: dict[str, Rule] = {
     "seed": (lambda x: 0 <= x < 2**63, "0 or more, and below 2^63"),
     "branch": AT_LEAST_1,
+    # data
+    "DataConfig.heldout": BELOW_1,
+    "share": SHARE,
     # optimiser
     "lr": POSITIVE,
     "warmup": SHARE,
@@ -40,7 +43,7 @@ LIMITS: dict[str, Rule] = {
     "keep": AT_LEAST_1,
     "bootstrap": AT_LEAST_1,
     # sampling
-    "rollout.prompts": AT_LEAST_1,
+    "RolloutConfig.prompts": AT_LEAST_1,
     "samples": AT_LEAST_1,
     "max_new_tokens": AT_LEAST_1,
     "temperature": POSITIVE,
@@ -59,53 +62,58 @@ LIMITS: dict[str, Rule] = {
     "clip_high": POSITIVE,
     "dual_clip": (lambda x: x > 1, "above 1"),
     "clip": POSITIVE,
-    "clip.limit": POSITIVE,
+    "Clip.limit": POSITIVE,
     "min_count": AT_LEAST_1,
     "clip_advantage": POSITIVE,
     "explained_variance": SHARE,
     "bonus": POSITIVE,
     "target_kl": POSITIVE,
-    "parity.mean": POSITIVE,
-    "parity.p99": POSITIVE,
+    "ParityConfig.mean": POSITIVE,
+    "ParityConfig.p99": POSITIVE,
     # verdict
-    "bounds.kl": POSITIVE,
-    "bounds.perplexity": POSITIVE,
-    "bounds.distinct_2": AT_LEAST_0,
-    "bounds.length": AT_LEAST_0,
-    "bounds.truncated": SHARE,
+    "Bounds.kl": POSITIVE,
+    "Bounds.perplexity": POSITIVE,
+    "Bounds.distinct_2": AT_LEAST_0,
+    "Bounds.length": AT_LEAST_0,
+    "Bounds.truncated": SHARE,
 }
-"""Key, or the last two keys of a path, -> rule. Null is always allowed here; types have been checked before."""
+"""Key, or ``Class.key`` where one key has several meanings, -> rule. Null is the type's business."""
 
-UNLIMITED = {"margin", "penalty.value"}
+UNLIMITED = {"margin", "Penalty.value"}
 """Numbers of any size and sign."""
 
 
 def refuse_out_of_range(recipe: Recipe) -> None:
     """Raises ``RecipeError`` at the first number that no computation could use."""
-    places = [("seed", recipe.seed)]
-    places += [pair for name, spec in recipe.models.items() for pair in numbers(spec, f"models.{name}")]
-    places += [pair for name, stage in recipe.stages.items() for pair in numbers(stage.config, f"stages.{name}")]
-    for path, value in places:
-        rule = rule_of(path)
-        if rule is not None and not rule[0](value):
-            raise recipe.error(path, f"{value} is out of range", f"write a number {rule[1]}")
+    _check(recipe, "seed", LIMITS["seed"], recipe.seed)
+    groups: tuple[tuple[str, Mapping[str, Any]], ...] = (("models", recipe.models), ("data", recipe.data))
+    entries = [(f"{group}.{name}", entry) for group, found in groups for name, entry in found.items()]
+    entries += [(f"stages.{name}", stage.config) for name, stage in recipe.stages.items()]
+    for at, config in entries:
+        for path, name, value in numbers(config, at):
+            rule = rule_of(name)
+            if rule is not None:
+                _check(recipe, path, rule, value)
 
 
-def rule_of(path: str) -> Rule | None:
-    """The rule of a dotted path: by its last two keys if they have one, else by its last."""
-    parts = path.split(".")
-    return LIMITS.get(".".join(parts[-2:])) or LIMITS.get(parts[-1])
+def _check(recipe: Recipe, path: str, rule: Rule, value: float) -> None:
+    if not rule[0](value):
+        raise recipe.error(path, f"{value} is out of range", f"write a number that is {rule[1]}")
 
 
-def numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
-    """Every number in a config with its dotted path; items of a list under the list's path."""
-    if dataclasses.is_dataclass(value):
-        word = getattr(type(value), "word", None)
-        path = f"{path}.{word}" if word else path
-        for field in dataclasses.fields(value):
-            yield from numbers(getattr(value, field.name), f"{path}.{key_of(field.name)}")
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from numbers(item, path)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield path, value
+def rule_of(name: str) -> Rule | None:
+    """The rule of ``Class.key``: its own, else its key's."""
+    return LIMITS.get(name) or LIMITS.get(name.partition(".")[2])
+
+
+def numbers(config: Any, path: str) -> Iterator[tuple[str, str, float]]:
+    """Every number in a config as (dotted path, ``Class.key``, value); items of a list stand under the list's path."""
+    word = word_of(type(config))
+    path = f"{path}.{word}" if word else path
+    for field in dataclasses.fields(config):
+        key, value = key_of(field.name), getattr(config, field.name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(item):
+                yield from numbers(item, f"{path}.{key}")
+            elif isinstance(item, int | float) and not isinstance(item, bool):
+                yield f"{path}.{key}", f"{type(config).__name__}.{key}", item

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from trimtab.errors import CheckpointError, DataError, RecipeError, Where
 from trimtab.runtime.files import read_json, sha256_file, write_json
 from trimtab.schema import node_of, parse, to_plain
 
-FREE = ("train.checkpoint",)
+_FREE = re.compile(r"(^|\.)train\.checkpoint(\.|$)")
 """Keys that may change while a stage is under way: they decide when to save, never what is computed."""
 
 
@@ -131,7 +132,7 @@ def spell_non_finite(value: Any) -> Any:
 
 
 def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+    return _FREE.search(key) is not None
 
 
 def _short(value: Any) -> str:

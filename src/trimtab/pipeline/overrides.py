@@ -33,7 +33,7 @@ def apply_overrides(root: Node, overrides: Sequence[str], keys: Sequence[str]) -
         if not value.strip():
             raise RecipeError("no value after '='", where=where, fix=f"write {path.strip()}=null to switch it off")
         _known_beginning(root, parts, keys, where)
-        root = _set(root, parts, read_value(value, name), where, name)
+        root = _set(root, parts, read_value(value, where), where, name)
     return root
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data.config import DataConfig
+from trimtab.data.templates import TEMPLATES
 from trimtab.errors import RecipeError
 from trimtab.pipeline.conflicts import refuse_conflicts
 from trimtab.pipeline.graph import (
@@ -66,7 +67,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe by shipped name or path.
 
     Raises:
-        RecipeError: it cannot be read or cannot mean anything; the message names file, line and column, or the override.
+        RecipeError: it cannot be read or cannot mean anything; it names file, line and column, or the override.
     """
     names = shipped()
     if isinstance(source, str) and source in names:
@@ -94,6 +95,11 @@ def resolve(tree: Node, overrides: Sequence[str] = ()) -> Recipe:
         if name in root.models or name in REWARD_SCORERS:
             what = "a model" if name in root.models else "a scorer"
             raise error_at(tree, f"stages.{name}", f"'{name}' is already the name of {what}", "rename the stage")
+    for name, spec in root.models.items():
+        # A template with a brace is jinja text; anything else must be a name.
+        if spec.template is not None and "{" not in spec.template and spec.template not in TEMPLATES:
+            fix = did_you_mean(spec.template, TEMPLATES) + " null = the tokenizer's own"
+            raise error_at(tree, f"models.{name}.template", f"there is no template '{spec.template}'", fix)
     recipe = Recipe(root.name, root.seed, root.models, root.data, stages, tree)
     refuse_unknown_references(recipe)
     recipe = dataclasses.replace(recipe, stages={name: stages[name] for name in order(stages, tree)})
@@ -137,8 +143,8 @@ def _with_preset(node: Node, path: str) -> Node:
     if name is None or name.value is None or not table.presets:
         return node
     if not isinstance(name.value, str) or name.value not in table.presets:
-        where = dataclasses.replace(name.place, key=f"{path}.preset")
-        raise RecipeError(f"unknown preset '{name.value}'", where=where, fix=did_you_mean(str(name.value), table.presets))
+        where, fix = dataclasses.replace(name.place, key=f"{path}.preset"), did_you_mean(str(name.value), table.presets)
+        raise RecipeError(f"unknown preset '{name.value}'", where=where, fix=fix)
     preset = node_of(table.presets[name.value], name.place, f"preset {name.value}")
     return merge(preset, node, table.config)
 

@@ -14,12 +14,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.data.config import DataConfig
-from trimtab.errors import CheckpointError, Interrupted, RecipeError, TrimtabError, Where
+from trimtab.data.load import load as load_data
+from trimtab.errors import CheckpointError, Interrupted, RecipeError, Where
 from trimtab.pipeline.environment import honour
 from trimtab.pipeline.graph import Recipe, Stage
 from trimtab.pipeline.inputs import inputs_of
@@ -32,11 +32,10 @@ from trimtab.runtime.signals import stop_flag
 from trimtab.schema import did_you_mean, to_plain
 from trimtab.train.stage import Dataset, StageContext
 
-OpenDataset = Callable[[str, DataConfig, int], Dataset]
-"""Name, config and seed -> a loaded dataset."""
+OpenDataset = Callable[..., Dataset]
+"""``open_dataset(name, config, seed, say=...)`` -> a loaded dataset (``trimtab.data.load.load``)."""
 
 _REPORT = "trimtab.pipeline.report:write"
-_DATASET = "trimtab.data.sources:open_dataset"
 
 
 @dataclass
@@ -58,7 +57,7 @@ class _Driver:
 
     def dataset(self, name: str) -> Dataset:
         if name not in self.loaded:
-            self.loaded[name] = self.open_dataset(name, self.recipe.data[name], self.recipe.seed)
+            self.loaded[name] = self.open_dataset(name, self.recipe.data[name], self.recipe.seed, say=self.say)
         return self.loaded[name]
 
     def event(self, kind: str, **details: Any) -> None:
@@ -73,7 +72,7 @@ def run(
     inexact: bool = False,
     again: str = "",
     say: Callable[[str], None] = print,
-    open_dataset: OpenDataset | None = None,
+    open_dataset: OpenDataset = load_data,
 ) -> Path:
     """Run every stage that is not finished; returns the directory.
 
@@ -83,7 +82,7 @@ def run(
         inexact: continue on a machine or with versions that round differently.
         again: forget this stage and all that read it, then run them anew.
         say: prints one line for a person.
-        open_dataset: how datasets are loaded; the default reads Trimtab's sources.
+        open_dataset: called as ``open_dataset(name, config, seed, say=say)``.
 
     Raises:
         RunLocked: another process drives this directory.
@@ -94,8 +93,7 @@ def run(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with run_lock(directory / ".lock"), stop_flag() as stop:
-        opener = open_dataset or load_function(_DATASET)
-        driver = _Driver(recipe, directory, say, stop, inexact, opener)
+        driver = _Driver(recipe, directory, say, stop, inexact, open_dataset)
         try:
             _drive(driver, again)
         except Interrupted as error:
@@ -192,7 +190,7 @@ def _context(driver: _Driver, stage: Stage) -> StageContext:
         models={key: driver.recipe.spec(name, driver.dir) for key, name in stage.models.items()},
         dataset=driver.dataset,
         stop=driver.stop,
-        say=lambda line: driver.say(f"{stage.name}: {line}"),
+        say=driver.say,
         inexact=driver.inexact,
     )
 
@@ -210,7 +208,8 @@ def _report(driver: _Driver) -> None:
     try:
         load_function(_REPORT)(driver.dir)
     except Exception as error:
-        driver.say(f"the report could not be written ({type(error).__name__}: {error}); try: trimtab report {driver.dir}")
+        driver.say(f"the report could not be written ({type(error).__name__}: {error})")
+        driver.say(f"  fix: trimtab report {driver.dir}")
 
 
 def _say_verdict(driver: _Driver) -> None:

@@ -1,4 +1,4 @@
-"""A recipe with every key written out, and who wrote each: ``trimtab show``, and ``recipe.yaml`` of a run. Torch-free."""
+"""A recipe with every key written out, and who wrote it: ``trimtab show``, and a run's ``recipe.yaml``. Torch-free."""
 
 from __future__ import annotations
 

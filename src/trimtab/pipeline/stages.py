@@ -28,7 +28,7 @@ class StageKind:
         models: keys that name a language model: an entry of ``models`` or a stage that gives one.
         rewards: keys that name a reward stage or a scorer.
         data: keys (dotted) that name ``dataset.kind`` -> the kind of record that they must name.
-        scorers: keys that hold a list of scorers.
+        scorers: keys that hold a list of scorers -> the names that they admit.
         gives: what its ``model`` folder holds.
         parent: the model key from which the output inherits branch, template and dtype.
         presets: named defaults under the recipe's keys.
@@ -40,10 +40,16 @@ class StageKind:
     data: Mapping[str, str]
     gives: Gives
     rewards: tuple[str, ...] = ()
-    scorers: tuple[str, ...] = ()
+    scorers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     parent: str = "model"
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
+
+REWARD_SCORERS = ("vader",)
+"""Scorers that need nothing but the text (``scoring.named.SCORERS``); they may be a reward or a baseline."""
+
+INSTRUMENTS = ("vader", "ridge")
+"""Scorers that may measure: ``ridge`` is fitted on ratings of the same dataset."""
 
 STAGES: dict[str, StageKind] = {
     "sft": StageKind(
@@ -59,6 +65,7 @@ STAGES: dict[str, StageKind] = {
         models=("model",),
         data={"data": "comparisons"},
         gives="reward model",
+        scorers={"baselines": REWARD_SCORERS},
     ),
     "ppo": StageKind(
         config=PPOConfig,
@@ -75,16 +82,10 @@ STAGES: dict[str, StageKind] = {
         models=("candidate", "against"),
         data={"prompts": "prompts"},
         gives="nothing",
-        scorers=("scorers",),
+        scorers={"scorers": INSTRUMENTS},
         parent="candidate",
     ),
 }
-
-REWARD_SCORERS = ("vader",)
-"""Scorers that may be a reward: they need nothing but the text."""
-
-INSTRUMENTS = ("vader", "ridge")
-"""Scorers that may measure: ``ridge`` is fitted on ratings of the same dataset."""
 
 
 def load_function(name: str) -> Callable[..., Any]:

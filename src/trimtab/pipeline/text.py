@@ -56,10 +56,13 @@ def read_recipe_text(text: str, file: str) -> Node:
     return node
 
 
-def read_value(text: str, name: str) -> Node:
-    """The tree of one value as written on a command line; every node's place is ``name`` (``override 1``)."""
-    node = _compose(text, name)
-    return _placed(node or Node(None), Where(name), name)
+def read_value(text: str, where: Where) -> Node:
+    """The tree of one value as written on a command line; ``where`` (``override 1``) is every node's place."""
+    try:
+        node = _compose(text, where.file)
+    except RecipeError as error:
+        raise RecipeError(error.problem, where=where, fix="quote the value, or check its brackets") from None
+    return _placed(node or Node(None), where, where.file)
 
 
 def _placed(node: Node, where: Where, origin: str) -> Node:
@@ -95,8 +98,8 @@ def _refuse_what_recipes_do_not_use(text: str, file: str) -> None:
             raise RecipeError("a second document", where=where, fix="remove '---'; one file is one recipe")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise RecipeError("recipes have no anchors ('&') and aliases ('*')", where=where, fix="write the value out")
-        if getattr(event, "tag", None):
-            raise RecipeError(f"recipes have no tags ('{event.tag}')", where=where, fix="write the plain value")
+        if tag := getattr(event, "tag", None):
+            raise RecipeError(f"recipes have no tags ('{tag}')", where=where, fix="write the plain value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise RecipeError(f"nested more than {_DEEPEST} deep", where=where, fix="flatten it")

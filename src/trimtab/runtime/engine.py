@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from trimtab.protocols import Schedule, Totals, Trainable
 
@@ -37,11 +38,12 @@ class _Group:
         self.updates = 0
         self.compute = dict(trainable.parameters)
         self.master: dict[str, nn.Parameter] = {}
+        self.hooks: list[RemovableHandle] = []
         for name, parameter in self.compute.items():
             same = parameter.dtype == torch.float32
             self.master[name] = parameter if same else nn.Parameter(parameter.detach().float())
             if not same:
-                parameter.register_post_accumulate_grad_hook(self._accumulate(name))
+                self.hooks.append(parameter.register_post_accumulate_grad_hook(self._accumulate(name)))
         decayed = [p for p in self.master.values() if p.dim() > 1]
         plain = [p for p in self.master.values() if p.dim() <= 1]
         self.adamw = torch.optim.AdamW(
@@ -121,12 +123,18 @@ class Engine:
         for group in self.groups.values():
             group.clear()
 
+    def close(self) -> None:
+        """Let go of the parameters: another engine may take them."""
+        for group in self.groups.values():
+            for hook in group.hooks:
+                hook.remove()
+
     def gradients(self) -> dict[str, Tensor]:
         """The accumulated float32 gradients by parameter name (tests compare them across micro-batchings)."""
         return {n: p.grad for g in self.groups.values() for n, p in g.master.items() if p.grad is not None}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything that must be saved: ``master`` weights and the optimiser's ``exp_avg``, ``exp_avg_sq``, ``step``."""
+        """All that must be saved: ``master`` weights and the optimiser's ``exp_avg``, ``exp_avg_sq``, ``step``."""
         out: dict[str, dict[str, Tensor]] = {"master": {}, "exp_avg": {}, "exp_avg_sq": {}, "step": {}}
         for group in self.groups.values():
             for name, parameter in group.master.items():

@@ -29,7 +29,7 @@ class FetchError(TrimtabError):
 
 
 def home() -> Path:
-    """Folder for downloads and converted models: ``$TRIMTAB_HOME``, else ``$XDG_CACHE_HOME/trimtab``, else ``~/.cache/trimtab``."""
+    """Folder of downloads and converted models: ``$TRIMTAB_HOME``, else ``trimtab`` in ``$XDG_CACHE_HOME`` (``~/.cache``)."""
     if own := os.environ.get("TRIMTAB_HOME"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trimtab"
@@ -47,9 +47,9 @@ def only_one(target: Path) -> Iterator[None]:
 def package_file(name: str, version: str, kind: Kind, sha256: str | None) -> Path:
     """The wheel or source distribution of one release, downloaded the first time, nothing of it installed.
 
-    The file lies in ``home()/packages/<name>-<version>-<kind>/``; a copy put there by hand is used as well. With a hash,
-    a cached file that does not match is downloaded again, and pip refuses a download that does not match before it
-    looks inside. Without one, whatever the index serves is taken.
+    The file lies in ``home()/packages/<name>-<version>-<kind>/``; a copy put there by hand is used as well. With a
+    hash, a cached file that does not match is downloaded again, and pip refuses a download that does not match before
+    it looks inside. Without one, whatever the index serves is taken.
 
     Args:
         name: the package's name on the index.

@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent: ``checkpoints/<version>/`` with a manifest of sha256 sums.
 
 Written to a temporary folder, fsynced, renamed, the parent fsynced, and only then older ones removed. The newest folder
-that verifies wins; one that does not is set aside under ``damaged-<version>``, never deleted. safetensors and JSON only.
+that verifies wins; one that does not is set aside under ``damaged-<version>``, never deleted. safetensors and JSON
+only.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def save(
     final = root / f"{version:08d}"
     with atomic_dir(final) as folder:
         for name, group in tensors.items():
-            save_file({key: value.detach().contiguous() for key, value in group.items()}, folder / f"{name}.safetensors")
+            save_file(
+                {key: value.detach().contiguous() for key, value in group.items()}, folder / f"{name}.safetensors"
+            )
         (folder / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         sums = {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
         (folder / _MANIFEST).write_text(json.dumps({"version": version, "sha256": sums}, indent=1), encoding="utf-8")

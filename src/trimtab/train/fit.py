@@ -1,8 +1,9 @@
 """The only training loop. It knows minibatches, micro-batches, steps and boundaries, and nothing of any algorithm.
 
-Per minibatch: ``couple`` -> ``totals`` -> micro-batches by a token budget (never splitting a unit) -> gradients in float32
-accumulators -> step, or skip if a number is not finite -> ``observe``. At a boundary: metrics, and a checkpoint if one is
-due. Killed at any moment and started again, a run ends bit-identical to an unbroken one.
+Per minibatch: ``couple`` -> ``totals`` -> micro-batches by a token budget (never splitting a unit) -> gradients in
+float32
+accumulators -> step, or skip if a number is not finite -> ``observe``. At a boundary: metrics, and a checkpoint if
+one is due. Killed at any moment and started again, a run ends bit-identical to an unbroken one.
 """
 
 from __future__ import annotations
@@ -61,6 +62,13 @@ def fit(algorithm: Algorithm, loop: Loop) -> int:
         CheckpointError: the run cannot be continued exactly as it is.
     """
     engine = Engine(algorithm.trainables)
+    try:
+        return _fit(algorithm, engine, loop)
+    finally:
+        engine.close()
+
+
+def _fit(algorithm: Algorithm, engine: Engine, loop: Loop) -> int:
     log = MetricsLog(loop.dir / "metrics.jsonl", loop.dir / "events.jsonl", loop.observers)
     ledgers = {**loop.ledgers, "metrics": log.ledger}
     counts = _resume(algorithm, engine, loop, ledgers, log)
@@ -114,7 +122,12 @@ def _update(algorithm: Algorithm, engine: Engine, loop: Loop, item: Minibatch, u
 
 
 def _save(
-    algorithm: Algorithm, engine: Engine, loop: Loop, ledgers: Mapping[str, Ledger], item: Boundary, counts: dict[str, int]
+    algorithm: Algorithm,
+    engine: Engine,
+    loop: Loop,
+    ledgers: Mapping[str, Ledger],
+    item: Boundary,
+    counts: dict[str, int],
 ) -> None:
     state = {
         "algorithm": algorithm.state_dict(),

@@ -1,4 +1,4 @@
-"""What a run tells: ``metrics.jsonl`` (exactly reproducible, no clock times), ``events.jsonl`` (clock times), observers."""
+"""What a run tells: ``metrics.jsonl`` (reproducible, no clock times), ``events.jsonl`` (clock times), observers."""
 
 from __future__ import annotations
 

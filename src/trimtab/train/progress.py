@@ -30,9 +30,7 @@ _SHOWN = (
 class Progress:
     """An observer. ``total`` counts rows of the kind it follows: updates, or versions if the stage has rollouts."""
 
-    def __init__(
-        self, stage: str, total: int, kind: str, say: Callable[[str], None], *, every_s: float = 15.0
-    ) -> None:
+    def __init__(self, stage: str, total: int, kind: str, say: Callable[[str], None], *, every_s: float = 15.0) -> None:
         self.stage, self.total, self.kind, self.say, self.every_s = stage, total, kind, say, every_s
         self.spoken = 0.0
         self.latest: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What the training stages share around ``fit``: the loop's settings, the model with its renderer's text, the sidecar."""
+"""What the training stages share around ``fit``: the loop's settings, the device, the sidecar of a saved model."""
 
 from __future__ import annotations
 

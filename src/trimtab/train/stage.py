@@ -13,10 +13,12 @@ from typing import Any, Protocol
 
 from trimtab.protocols import ModelSpec
 
+
 class Dataset(Protocol):
     """A loaded source. ``rows`` gives records of one kind and split in a fixed, seeded order."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def rows(self, kind: str, split: str = "train") -> list[Any]:
         """``kind``: demonstrations, comparisons, feedback, prompts, ratings; ``split``: train or heldout."""

@@ -115,10 +115,22 @@ class PolicyLossConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The first ``versions`` rollouts train the critic alone, or fewer once it explains this share of the variance."""
+    """Rollouts that train the critic alone (arXiv 2307.04964, §5.4).
+
+    Its targets are then Monte-Carlo returns and its loss is not clipped: with λ < 1 a critic that starts far off learns
+    its own mistakes back, and a value clip holds it where it is.
+
+    Attributes:
+        versions: at most this many.
+        explained_variance: fewer, once the critic explains this share of the returns' variance on a fresh rollout.
+        epochs: passes over each of these rollouts; null = the algorithm's ``epochs``.
+        lambda: of GAE during them.
+    """
 
     versions: int = 1
     explained_variance: float | None = None
+    epochs: int | None = None
+    lambda_: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from trimtab.algorithms.ppo.config import Complete, Exclude, PPOConfig
 from trimtab.algorithms.ppo.shaping import shape
 from trimtab.batch import FlatBatch, Sequence, flatten
-from trimtab.errors import ModelError
+from trimtab.errors import Diverged, ModelError
 from trimtab.models.bundle import Bundle
 from trimtab.ops.divergence import k1
 from trimtab.ops.gae import gae
@@ -39,6 +39,7 @@ class Experience:
         reward_N: shaped reward of every completion; 0 where there is neither score nor penalty.
         metrics: of the version.
         moments: running moments, this rollout included.
+        pretraining: this rollout trains the critic alone.
     """
 
     batch: FlatBatch
@@ -46,6 +47,7 @@ class Experience:
     reward_N: Tensor
     metrics: Metrics
     moments: Moments
+    pretraining: bool
 
 
 def sequence_of(completion: Completion, end_id: int | None) -> Sequence:
@@ -111,6 +113,7 @@ def prepare(
     end_id: int,
     text_scores: TextScores | None,
     compose: Callable[[Moments], None] | None = None,
+    pretrains: Callable[[float], bool] = lambda explained: False,
 ) -> Experience:
     """Score, shape, and estimate advantages.
 
@@ -123,6 +126,11 @@ def prepare(
         end_id: the virtual end token of ``truncated: complete``.
         text_scores: scores from text instead of the ``reward`` part; None in its list quarantines the answer.
         compose: called with the updated moments before values are computed (a critic that starts as the reward model).
+        pretrains: told the critic's explained variance on this rollout, says whether it trains the critic alone.
+
+    Raises:
+        ModelError: sampler and learner disagree.
+        Diverged: no answer is left to learn from.
     """
     truncated_N = torch.tensor([c.finish == "length" for c in completions])
     complete = isinstance(config.truncated, Complete)
@@ -151,26 +159,37 @@ def prepare(
         "excluded": float((~kept_N).sum()) - float(quarantined_N.sum()),
         "beta": beta,
     }
+    if not bool(kept_N.any()):
+        raise Diverged(
+            "no answer of this rollout is left to learn from (all excluded as truncated, or not scored)",
+            fix="raise max_new_tokens, choose truncated: penalty, or check the scorer",
+        )
     batch = batch.with_columns(reward_N=shaped.reward_N).select(kept_N.nonzero().squeeze(-1))
-    batch, learned = _advantages(bundle, batch, config, beta)
+    batch, learned, pretraining = _advantages(bundle, batch, config, beta, pretrains)
     nan_N = torch.where(scored_N, score_N, torch.nan)
-    return Experience(batch, nan_N, shaped.reward_N, metrics | learned, moments)
+    return Experience(batch, nan_N, shaped.reward_N, metrics | learned, moments, pretraining)
 
 
-def _advantages(bundle: Bundle, batch: FlatBatch, config: PPOConfig, beta: float) -> tuple[FlatBatch, Metrics]:
+def _advantages(
+    bundle: Bundle, batch: FlatBatch, config: PPOConfig, beta: float, pretrains: Callable[[float], bool]
+) -> tuple[FlatBatch, Metrics, bool]:
     act_T, n = batch.act_T, batch.sequences
     old_value_T = _values(bundle, batch, config)
     reward_T = torch.zeros(batch.tokens)
     reward_T[batch.last_action_N()] = batch["reward_N"]
     if config.kl is not None and config.kl.place == "reward":
         reward_T = reward_T - beta * k1(batch["old_logp_T"], batch["ref_logp_T"]) * act_T
-    advantage_T, return_T = gae(
-        reward_T, old_value_T, act_T, batch.sequence_T, n, config.gae.gamma, config.gae.lambda_
-    )
-    residual = (return_T - old_value_T)[act_T].double().var(correction=0)
-    spread = return_T[act_T].double().var(correction=0)
+
+    def estimate(lam: float) -> tuple[Tensor, Tensor]:
+        return gae(reward_T, old_value_T, act_T, batch.sequence_T, n, config.gae.gamma, lam)
+
+    # Against Monte-Carlo returns: a λ-return contains the critic's own guesses, and a bad critic would flatter itself.
+    explained = _explained_variance(old_value_T[act_T], estimate(1.0)[1][act_T])
+    pretraining = pretrains(explained)
+    part = config.critic.pretrain
+    advantage_T, return_T = estimate(part.lambda_ if pretraining and part else config.gae.lambda_)
     metrics = {
-        "explained_variance": float(1 - residual / spread) if spread > 0 else 0.0,
+        "explained_variance": explained,
         "value/mean": float(old_value_T[act_T].mean()),
         "return/mean": float(return_T[act_T].mean()),
         "advantage/std": float(advantage_T[act_T].std(correction=0)),
@@ -183,7 +202,14 @@ def _advantages(bundle: Bundle, batch: FlatBatch, config: PPOConfig, beta: float
         batch = batch.with_columns(old_logp_T=batch["ref_logp_T"])
     for name in ("sampler_logp_T", "entropy_T", "reward_N"):
         batch.columns.pop(name)
-    return batch.with_columns(old_value_T=old_value_T, advantage_T=advantage_T, return_T=return_T), metrics
+    batch = batch.with_columns(old_value_T=old_value_T, advantage_T=advantage_T, return_T=return_T)
+    return batch, metrics, pretraining
+
+
+def _explained_variance(value_A: Tensor, return_A: Tensor) -> float:
+    """1 - Var(R - V)/Var(R); 0 where returns do not vary."""
+    spread = return_A.double().var(correction=0)
+    return float(1 - (return_A - value_A).double().var(correction=0) / spread) if spread > 0 else 0.0
 
 
 @torch.no_grad()
@@ -195,9 +221,7 @@ def _values(bundle: Bundle, batch: FlatBatch, config: PPOConfig) -> Tensor:
     return torch.cat(parts)
 
 
-def _summary(
-    batch: FlatBatch, score_N: Tensor, scored_N: Tensor, truncated_N: Tensor, reward_N: Tensor
-) -> Metrics:
+def _summary(batch: FlatBatch, score_N: Tensor, scored_N: Tensor, truncated_N: Tensor, reward_N: Tensor) -> Metrics:
     act_T, n = batch.act_T, batch.sequences
     log_ratio_N = sum_by_sequence(k1(batch["old_logp_T"], batch["ref_logp_T"]), batch.sequence_T, n)
     length_N = count_by_sequence(act_T, batch.sequence_T, n).double()

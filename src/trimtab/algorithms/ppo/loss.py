@@ -36,9 +36,7 @@ def surrogate(out: Out, batch: FlatBatch, totals: Totals, config: PPOConfig) -> 
     """Clipped surrogate (arXiv 1707.06347, eq. 7)."""
     part, act_T = config.policy_loss, rl_T(batch)
     logp_T, old_T = out["policy"]["logp_T"], batch["old_logp_T"]
-    loss_T, clipped_T = policy_loss(
-        logp_T, old_T, batch["advantage_T"], part.clip_low, part.clip_high, part.dual_clip
-    )
+    loss_T, clipped_T = policy_loss(logp_T, old_T, batch["advantage_T"], part.clip_low, part.clip_high, part.dual_clip)
     loss = (_weights(batch, config) * loss_T).sum() / totals["policy"]
     with torch.no_grad():
         metrics = {
@@ -52,9 +50,8 @@ def surrogate(out: Out, batch: FlatBatch, totals: Totals, config: PPOConfig) -> 
 def value(out: Out, batch: FlatBatch, totals: Totals, config: PPOConfig) -> tuple[Tensor, Metrics]:
     """Clipped value loss (arXiv 2307.04964, §3.2.2)."""
     act_T = rl_T(batch)
-    loss_T, clipped_T = value_loss(
-        out["value"]["value_T"], batch["old_value_T"], batch["return_T"], config.critic.clip
-    )
+    clip = config.critic.clip if "policy" in out else None  # pre-training is not clipped
+    loss_T, clipped_T = value_loss(out["value"]["value_T"], batch["old_value_T"], batch["return_T"], clip)
     loss = config.critic.coef * (_weights(batch, config) * loss_T).sum() / totals["policy"]
     clipped = float((clipped_T & act_T).sum()) / totals["tokens"]
     return loss, {"loss/value": float(loss.detach()), "clip_fraction/value": clipped}

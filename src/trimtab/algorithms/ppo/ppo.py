@@ -1,4 +1,6 @@
-"""PPO: rollouts as a data source, and the clipped surrogate on them. The parts are in ``shaping``, ``experience``, ``loss``.
+"""PPO: rollouts as a data source, and the clipped surrogate on them.
+
+The parts are in ``shaping``, ``experience`` and ``loss``.
 
 Sources: arXiv 1707.06347 (PPO), 2203.02155 (InstructGPT), 2307.04964 (PPO-max).
 """
@@ -17,6 +19,7 @@ from trimtab.algorithms.ppo.experience import Experience, TextScores, prepare
 from trimtab.algorithms.ppo.loss import TERMS, rl_T, value
 from trimtab.algorithms.ppo.shaping import affine
 from trimtab.batch import FlatBatch, Sequence, flatten, join
+from trimtab.errors import RecipeError
 from trimtab.models.bundle import Bundle
 from trimtab.ops.aggregate import loss_total
 from trimtab.ops.kl_control import adapt
@@ -72,6 +75,11 @@ class PPO:
         self.bundle, self.sampler, self.prompts, self.config = bundle, sampler, prompts, config
         self.seed, self.stage, self.end_id = seed, stage, end_id
         self.text_scores, self.ptx_rows, self.record = text_scores, ptx_rows, record
+        if len(prompts) < config.rollout.prompts:
+            raise RecipeError(
+                f"rollout.prompts is {config.rollout.prompts}, but there are only {len(prompts)} prompts",
+                fix="lower rollout.prompts (and raise rollout.samples), or give more prompts",
+            )
         self.version, self.attempt = 0, 0
         self.beta = config.kl.coef if config.kl else 0.0
         self.moments = Moments()
@@ -100,22 +108,22 @@ class PPO:
                 end_id=self.end_id,
                 text_scores=self.text_scores,
                 compose=None if self.composed else self._compose,
+                pretrains=self._pretrains,
             )
             if self.record is not None:
                 self.record(self.version, completions, made)
             self.moments = made.moments
-            pretraining = self._pretraining(made.metrics["explained_variance"])
-            self.trainables["policy"].frozen = pretraining
+            self.trainables["policy"].frozen = made.pretraining
             self.stopped = False
             taken = 0
-            for batch in self._minibatches(made.batch, with_ptx=not pretraining):
+            for batch in self._minibatches(made.batch, made.pretraining):
                 yield Minibatch(batch, taken)
                 taken += 1
                 if self.stopped:
                     break
             self._adapt_beta(made.metrics["kl/reference_k1"])
             self.version += 1
-            metrics = made.metrics | {"updates": float(taken), "pretraining": float(pretraining)}
+            metrics = made.metrics | {"updates": float(taken), "pretraining": float(made.pretraining)}
             yield Boundary(self.version, metrics, self.version == self.config.versions)
 
     def _sample(self) -> list[Completion]:
@@ -127,23 +135,26 @@ class PPO:
         return self.sampler.sample(self.prompts_of(self.version), params, stream, rollout.samples)
 
     def prompts_of(self, version: int) -> list[TokenPrompt]:
-        """The prompts of a version: the next ones of keyed passes over all prompts, a pure function of its number."""
-        count, n = self.config.rollout.prompts, len(self.prompts)
-        orders: dict[int, list[int]] = {}
-        chosen = []
-        for at in range(version * count, (version + 1) * count):
-            turn = at // n
-            orders.setdefault(turn, permutation(n, self.seed, self.stage, "prompts", turn))
-            chosen.append(self.prompts[orders[turn][at % n]])
-        return chosen
+        """The prompts of a version, a pure function of its number: slices of keyed passes over all prompts.
 
-    def _minibatches(self, batch: FlatBatch, *, with_ptx: bool) -> Iterator[FlatBatch]:
-        size = self.config.minibatch
-        for epoch in range(self.config.epochs):
-            order = permutation(batch.sequences, self.seed, self.stage, "minibatches", self.version, self.attempt, epoch)
+        A pass ends where fewer prompts than a rollout are left, so no prompt comes twice in one rollout.
+        """
+        count, n = self.config.rollout.prompts, len(self.prompts)
+        turn, at = divmod(version, n // count)
+        order = permutation(n, self.seed, self.stage, "prompts", turn)
+        return [self.prompts[i] for i in order[at * count : (at + 1) * count]]
+
+    def _minibatches(self, batch: FlatBatch, pretraining: bool) -> Iterator[FlatBatch]:
+        size, epochs, part = self.config.minibatch, self.config.epochs, self.config.critic.pretrain
+        if pretraining and part is not None and part.epochs is not None:
+            epochs = part.epochs
+        for epoch in range(epochs):
+            order = permutation(
+                batch.sequences, self.seed, self.stage, "minibatches", self.version, self.attempt, epoch
+            )
             for index, at in enumerate(range(0, len(order), size)):
-                part = batch.select(order[at : at + size])
-                yield self._add_ptx(part, epoch, index) if with_ptx and self.config.ptx else part
+                chosen = batch.select(order[at : at + size])
+                yield self._add_ptx(chosen, epoch, index) if self.config.ptx and not pretraining else chosen
 
     def _add_ptx(self, batch: FlatBatch, epoch: int, index: int) -> FlatBatch:
         """Demonstrations in the same step, with neutral columns; ``ptx_N`` tells them apart."""
@@ -200,7 +211,7 @@ class PPO:
         target = self.config.target_kl
         self.stopped = target is not None and report.metrics.get("kl/old_k3", 0.0) > target
 
-    def _pretraining(self, explained: float) -> bool:
+    def _pretrains(self, explained: float) -> bool:
         part = self.config.critic.pretrain
         if part is None or self.version >= part.versions:
             return False

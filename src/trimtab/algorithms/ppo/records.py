@@ -1,4 +1,4 @@
-"""What PPO leaves for people and reports: every rollout in a ledger, and the same prompts answered at several versions."""
+"""What PPO leaves for people and reports: a ledger of rollouts, and the same prompts answered at several versions."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ SHAPERS: dict[type, Callable[..., Tensor]] = {Normalise: _normalise, Scale: _sca
 
 @dataclass(frozen=True)
 class Shaped:
-    """Rewards [N] (0 where an answer has no score and no penalty), and the share of scored answers that were clipped."""
+    """Rewards [N] (0 where an answer has neither score nor penalty), and the share of scored answers clipped."""
 
     reward_N: Tensor
     clipped: float

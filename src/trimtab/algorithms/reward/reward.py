@@ -1,7 +1,7 @@
 """Reward modelling from pairs and rankings (Bradley-Terry; InstructGPT, arXiv 2203.02155, eq. 1).
 
-A comparison of K answers is one unit: each answer is forwarded once, all its decided pairs come from those K scores, and
-the loss is averaged over its pairs before it is averaged over comparisons.
+A comparison of K answers is one unit: each answer is forwarded once, all its decided pairs come from those K scores,
+and the loss is averaged over its pairs before it is averaged over comparisons.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from trimtab.train.passes import Passes
 class Ranking:
     """One comparison, tokenised: K texts that end in their end token, and the pairs that count.
 
-    ``targets[m]`` is 1 where pair m is decided, one half where it is a tie. In the best text (and only when the language
-    model regulariser is on) ``act`` marks the answer's tokens.
+    ``targets[m]`` is 1 where pair m is decided, one half where it is a tie. In the best text (and only when the
+    language model regulariser is on) ``act`` marks the answer's tokens.
     """
 
     id: str

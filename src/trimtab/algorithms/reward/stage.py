@@ -40,9 +40,7 @@ def rankings_of(rows: Seq[Comparison], renderer: Renderer, config: RewardConfig)
 def carry_trunk(bundle: Bundle, rankings: list[Ranking], config: RewardConfig) -> list[Ranking]:
     """Rankings whose texts carry their trunk activations, computed once for all epochs and measurements."""
     texts = iter(with_trunk(bundle, [t for r in rankings for t in r.texts], config.train.token_budget))
-    return [
-        Ranking(r.id, tuple(next(texts) for _ in r.texts), r.pairs, r.margins, r.targets) for r in rankings
-    ]
+    return [Ranking(r.id, tuple(next(texts) for _ in r.texts), r.pairs, r.margins, r.targets) for r in rankings]
 
 
 @torch.no_grad()

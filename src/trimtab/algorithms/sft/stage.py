@@ -37,9 +37,7 @@ def run(config: SFTConfig, context: StageContext) -> Result:
     heldout = with_trunk(bundle, heldout, config.train.token_budget)
     if config.epochs > 1:
         rows = with_trunk(bundle, rows, config.train.token_budget)
-    sft = SFT(
-        bundle, rows, config, seed=context.seed, stage=context.name, heldout=heldout, best=context.dir / "best"
-    )
+    sft = SFT(bundle, rows, config, seed=context.seed, stage=context.name, heldout=heldout, best=context.dir / "best")
     with loop_of(context, config.train, device, total=sft.passes.updates, mode=loaded.mode) as loop:
         updates = fit(sft, loop)
     sft.best.restore(sft.trainables["policy"].parameters)

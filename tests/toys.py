@@ -1,0 +1,193 @@
+"""Tiny models, rows and stages that tests train: real code on small numbers, no downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import replace as replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, LlamaConfig, PreTrainedModel
+
+from trimtab.algorithms.ppo.config import KLConfig, Normalise, ParityConfig, PPOConfig, PTXConfig, RolloutConfig
+from trimtab.algorithms.ppo.ppo import PPO
+from trimtab.algorithms.reward.config import RewardConfig
+from trimtab.algorithms.reward.reward import RewardModel, ranking_of
+from trimtab.algorithms.sft.config import SFTConfig
+from trimtab.algorithms.sft.sft import SFT
+from trimtab.batch import Sequence
+from trimtab.models.bundle import Bundle
+from trimtab.models.load import probe
+from trimtab.protocols import Algorithm, TokenPrompt
+from trimtab.records import Comparison, Completion, Message, Prompt
+from trimtab.runtime.seeds import uniforms
+from trimtab.sampling.local import LocalSampler
+from trimtab.train.config import CheckpointConfig, OptimizerConfig, TrainConfig
+from trimtab.train.fit import Loop
+
+VOCABULARY, END = 23, 2
+CONFIGS: dict[str, Any] = {
+    "llama": lambda width: LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+    ),
+    "gpt2": lambda width: GPT2Config(
+        vocab_size=VOCABULARY, n_embd=width, n_layer=3, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=END
+    ),
+    "bloom": lambda width: BloomConfig(vocab_size=VOCABULARY, hidden_size=width, n_layer=3, n_head=2),
+}
+FAST = OptimizerConfig(lr=3e-3, schedule="constant", warmup=0.0)
+
+
+def train_config(token_budget: int = 40, every_s: float = 0.0) -> TrainConfig:
+    return TrainConfig(token_budget=token_budget, checkpoint=CheckpointConfig(every_s=every_s, keep=2))
+
+
+def lm_of(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int = 5, width: int = 16) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    lm = AutoModelForCausalLM.from_config(CONFIGS[family](width))
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(3)
+    return lm.to(dtype).eval()
+
+
+def draw(n: int, *name: str | int) -> list[int]:
+    """n token ids that are no end token, from a named stream."""
+    return [3 + int(u * (VOCABULARY - 3)) for u in uniforms(n, 7, *name)]
+
+
+def texts(count: int = 8, *name: str | int) -> list[Sequence]:
+    """Rows of 4 to 10 tokens; the second half is learned, and the last token ends the text."""
+    rows = []
+    for i in range(count):
+        ids = [*draw(4 + i % 6, "text", i, *name), END]
+        rows.append(Sequence(ids=ids, act=[j >= len(ids) // 2 for j in range(len(ids))], id=f"t{i}"))
+    return rows
+
+
+def bundle_of(
+    family: str = "llama", sharing: str = "hydra", dtype: torch.dtype = torch.float32, width: int = 16
+) -> Bundle:
+    lm = lm_of(family, dtype, width=width)
+    return Bundle(lm, probe(lm), 2 if sharing == "hydra" else None)
+
+
+def sft(bundle: Bundle, best: Path | None = None, **changes: Any) -> SFT:
+    settings: dict[str, Any] = {"minibatch": 4, "epochs": 2, "optimizer": FAST, "train": train_config()} | changes
+    bundle.add_policy()
+    config = SFTConfig(model="m", data="d", **settings)
+    return SFT(bundle, texts(10), config, seed=1, stage="sft", heldout=texts(3, "held"), best=best)
+
+
+def comparisons(count: int, *name: str) -> list[Comparison]:
+    """Rankings of 2 to 4 answers; more of token 5 is better."""
+    rows = []
+    for i in range(count):
+        answers = [draw(3 + (i + j) % 4, "answer", i, j, *name) for j in range(2 + i % 3)]
+        best = sorted(range(len(answers)), key=lambda j: -answers[j].count(5))
+        ranks = tuple(1 + best.index(j) for j in range(len(answers)))
+        prompt = Prompt(f"c{i}", (Message("user", "?"),))
+        rows.append(Comparison(f"c{i}", prompt, tuple(" ".join(map(str, a)) for a in answers), ranks))
+    return rows
+
+
+def tokens_of(row: Comparison) -> list[tuple[list[int], list[bool]]]:
+    made = []
+    for answer in row.answers:
+        ids = [3, 4, *map(int, answer.split()), END]
+        made.append((ids, [False, False] + [True] * (len(ids) - 2)))
+    return made
+
+
+def reward(bundle: Bundle, best: Path | None = None, **changes: Any) -> RewardModel:
+    settings: dict[str, Any] = {"minibatch": 8, "epochs": 2, "optimizer": FAST, "train": train_config()} | changes
+    config = RewardConfig(model="m", data="d", **settings)
+    bundle.add_scalar("reward", "last", trained=True, lm=bool(config.lm))
+    rankings = [ranking_of(row, tokens_of(row), config) for row in comparisons(9)]
+    held = [ranking_of(row, tokens_of(row), config) for row in comparisons(4, "held")]
+    return RewardModel(
+        bundle,
+        [r for r in rankings if r],
+        config,
+        seed=1,
+        stage="reward",
+        heldout=[r for r in held if r],
+        best=best,
+    )
+
+
+def likes_five(completions: Seq[Completion]) -> list[float | None]:
+    """A reward that can be computed by hand: the share of token 5 among the sampled tokens."""
+    return [sum(i == 5 for i in c.ids) / len(c.ids) for c in completions]
+
+
+def prompts(count: int = 12) -> list[TokenPrompt]:
+    return [TokenPrompt(f"p{i}", tuple(draw(2 + i % 4, "prompt", i))) for i in range(count)]
+
+
+def ppo_config(**changes: Any) -> PPOConfig:
+    settings: dict[str, Any] = {
+        "versions": 3,
+        "epochs": 2,
+        "minibatch": 4,
+        "rollout": RolloutConfig(prompts=8, max_new_tokens=6, slots=4),
+        "shaping": (Normalise(min_count=2),),
+        "kl": KLConfig(coef=0.05),
+        "ptx": PTXConfig(data="d", coef=0.3, minibatch=2),
+        "optimizer": FAST,
+        "train": train_config(),
+        "samples": None,
+    }
+    return PPOConfig(model="m", reward="r", prompts="p", **(settings | changes))
+
+
+def ppo(bundle: Bundle, config: PPOConfig | None = None, scores: Any = likes_five, **more: Any) -> PPO:
+    config = config or ppo_config()
+    bundle.add_policy()
+    bundle.add_reference()
+    bundle.add_scalar("value", "prev", trained=True)
+    sampler = LocalSampler(
+        bundle.lm,
+        bundle.mode,
+        end_ids=(END,),
+        decode=lambda ids: " ".join(map(str, ids)),
+        slots=config.rollout.slots,
+        capacity=32,
+    )
+    return PPO(
+        bundle,
+        sampler,
+        prompts(),
+        config,
+        seed=1,
+        stage="ppo",
+        end_id=END,
+        text_scores=scores,
+        ptx_rows=texts(6, "ptx"),
+        **more,
+    )
+
+
+def loop(folder: Path, config: TrainConfig, **more: Any) -> Loop:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Loop(dir=folder, config=config, device=torch.device("cpu"), fixed={"threads": 1}, **more)
+
+
+def weights(algorithm: Algorithm) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.detach().clone()
+        for group in algorithm.trainables.values()
+        for name, parameter in group.parameters.items()
+    }
+
+
+LOOSE = ParityConfig(mean=10.0, p99=10.0)
+"""For random models in bfloat16, whose sampler and learner differ by more than a trained model's."""
