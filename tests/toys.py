@@ -149,7 +149,13 @@ def ppo_config(**changes: Any) -> PPOConfig:
     return PPOConfig(model="m", reward="r", prompts="p", **(settings | changes))
 
 
-def ppo(bundle: Bundle, config: PPOConfig | None = None, scores: Any = likes_five, **more: Any) -> PPO:
+def ppo(
+    bundle: Bundle,
+    config: PPOConfig | None = None,
+    scores: Any = likes_five,
+    asked: Seq[TokenPrompt] | None = None,
+    **more: Any,
+) -> PPO:
     config = config or ppo_config()
     bundle.add_policy()
     bundle.add_reference()
@@ -165,7 +171,7 @@ def ppo(bundle: Bundle, config: PPOConfig | None = None, scores: Any = likes_fiv
     return PPO(
         bundle,
         sampler,
-        prompts(),
+        asked or prompts(),
         config,
         seed=1,
         stage="ppo",

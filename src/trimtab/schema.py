@@ -96,16 +96,23 @@ def to_plain(value: Any) -> Any:
 
 def merge(base: Node, over: Node, hint: Any) -> Node:
     """``over`` laid on ``base``: mappings key by key; lists, scalars, null or another choice replace it."""
+    kinds = [member for member in members(hint) if dataclasses.is_dataclass(member)]
+    choices = choices_of(kinds)
+    if not choices:
+        return _merge_fields(base, over, kinds[0] if kinds else None)
+    if not (isinstance(base.value, dict) and isinstance(over.value, dict)) or base.value.keys() != over.value.keys():
+        return over
+    inner = {word: _merge_fields(base.value[word], child, choices.get(word)) for word, child in over.value.items()}
+    return dataclasses.replace(over, value=inner)
+
+
+def _merge_fields(base: Node, over: Node, kind: Any) -> Node:
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
-    kinds = [m for m in members(hint) if dataclasses.is_dataclass(m)]
-    choices = choices_of(kinds)
-    if choices and base.value.keys() != over.value.keys():
-        return over
-    fields = choices or (field_hints(kinds[0]) if kinds else {})
+    hints = field_hints(kind) if kind is not None else {}
     both = dict(base.value)
     for key, child in over.value.items():
-        both[key] = merge(both[key], child, fields.get(key, Any)) if key in both else child
+        both[key] = merge(both[key], child, hints.get(key, Any)) if key in both else child
     return dataclasses.replace(over, value=both)
 
 
@@ -347,7 +354,8 @@ def _deeper(kind: Any, key: str, depth: int = 3) -> list[str]:
 
 def _wrong(node: Node, hint: Any, spot: _Spot, got: str = "") -> RecipeError:
     problem = f"expected {expected(hint)}{_note(spot.about)}, got {got or show_value(node.value)}"
-    return _refuse(node, spot.path, problem, _fix_type(node.value, members(hint)))
+    fix = _fix_type(node.value, members(hint)) or f"write {expected(hint)}"
+    return _refuse(node, spot.path, problem, fix)
 
 
 def _fix_type(value: Any, kinds: tuple[Any, ...]) -> str:

@@ -31,7 +31,8 @@ def test_copies_within_a_cluster_add_nothing() -> None:
 
 
 def test_clusters_that_cancel_out_do_not_count_more_than_their_items() -> None:
-    assert proportion([1, 0, 1, 0], clusters=[0, 0, 1, 1]).effective <= 4
+    assert proportion([1, 0, 1, 0], clusters=[0, 0, 1, 1]).effective == 4
+    assert proportion([1, 0, 1, 0, 1, 1], clusters=[0, 0, 1, 1, 2, 2]).effective == 6
 
 
 def test_unanimity_counts_clusters() -> None:

@@ -265,6 +265,32 @@ def test_heads_and_families_that_cannot_be_saved(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("template", [None, MARKED], ids=["its own", "marked"])
+def test_a_real_chat_model_scores_the_same_in_plain_transformers(template: str | None, tmp_path: Path) -> None:
+    """SmolLM2: pad = eos = 2, a newline after every end token, a system turn that nobody wrote."""
+    loaded = load_lm(ModelSpec("smollm2-135m-q4", dtype="float32"))
+    tokenizer = cast(PreTrainedTokenizerFast, loaded.tokenizer)
+    bundle = reward_bundle(loaded.lm, 6)
+    if template is not None:
+        tokenizer.chat_template = template
+    score_N = scores_of(bundle, [ids_of(tokenizer, talk) for talk in TALKS])
+    export(bundle, tokenizer, tmp_path / "model", template)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    plain = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.config.pad_token_id == plain.pad_token_id == 0
+    alike = {"atol": 1e-5, "rtol": 1e-5}
+    for talk, score in zip(TALKS, score_N, strict=True):
+        with torch.no_grad():
+            one = model(**plain.apply_chat_template(talk, return_tensors="pt", return_dict=True)).logits[0, 0]
+        torch.testing.assert_close(one, score, **alike)
+    for side in ("right", "left"):
+        plain.padding_side = side
+        rows = plain.apply_chat_template(TALKS, return_tensors="pt", return_dict=True, padding=True)
+        with torch.no_grad():
+            torch.testing.assert_close(model(**rows).logits[:, 0], score_N, **alike)
+
+
 # ---- chat models
 
 

@@ -80,3 +80,6 @@ def test_equal_values_are_not_blown_up() -> None:
     seen = Moments().update(x).update(x * 3 / 3)
     assert normalise(x, seen).abs().max() < 1e-6
     assert torch.equal(scale(x, seen), x)
+    noise = Moments().update([0.1, 0.1 + 2e-17, 0.1])  # apart by one bit of float64
+    assert noise.std > 0 and noise.unit == 1.0
+    assert Moments().update([0.1, 0.1 + 1e-6]).unit < 1e-6

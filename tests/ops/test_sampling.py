@@ -54,6 +54,17 @@ def test_an_impossible_token_is_never_drawn(data: st.DataObject, size: int, unif
     assert logits_V.softmax(-1)[token_S.item()] > 0
 
 
+def test_a_block_whose_float32_sum_came_out_too_large_does_not_run_over() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits_SV = torch.randn(4000, 250, generator=generator)
+    logits_SV[:, 240:] = NONE
+    token_S, _ = inverse_cdf(logits_SV, torch.full((4000,), LARGEST))
+    assert token_S.max() == 239
+    mass_SV = (logits_SV - logits_SV.amax(-1, keepdim=True)).exp()
+    over_S = LARGEST * mass_SV.sum(-1).double() - mass_SV.double().sum(-1)
+    assert over_S.max() > 0, "the case is meant to occur here"
+
+
 def test_rare_tokens_late_in_the_vocabulary_are_reached() -> None:
     """One token has nearly all the mass; the others 1e-9 each, below what a float32 running sum near 1 can add."""
     size = 49152

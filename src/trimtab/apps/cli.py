@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"trimtab: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("trimtab: stopped at once; the same command continues from the last checkpoint", file=sys.stderr)
+        print("trimtab: stopped at once; what was saved stays", file=sys.stderr)
         return KILLED_BY_CTRL_C
     except BrokenPipeError:
         # ``trimtab show | head`` closed our output. Python would complain once more while flushing at exit.

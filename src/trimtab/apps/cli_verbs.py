@@ -104,7 +104,9 @@ def _visible(text: str) -> str:
 
 
 def _references(recipe: Recipe) -> list[str]:
-    return list(dict.fromkeys(ref for stage in recipe.stages.values() for ref in stage.data.values()))
+    """What the stages' own keys name; what they imply (ratings) has no tokens."""
+    stages = recipe.stages.values()
+    return list(dict.fromkeys(stage.data[key] for stage in stages for key in stage.table.data if key in stage.data))
 
 
 def models(args: Namespace) -> None:

@@ -108,15 +108,23 @@ def _compared(
         ranks=ranks,
         ratings=ratings,
         margin=None if margin is None else _number("margin", margin),
-        annotator="" if row.get("annotator") is None else text_of("annotator", row["annotator"], empty=True),
+        annotator=_annotator(row),
     )
 
 
 def _feedback(row_id: str, row: Mapping[str, Any], rest: Mapping[str, Any], note: Note) -> Record:
     messages = prompt_of("prompt", row["prompt"], note)
     answer = answer_of("completion", row["completion"], messages, note)
-    annotator = "" if row.get("annotator") is None else text_of("annotator", row["annotator"], empty=True)
-    return Feedback(row_id, Prompt(row_id, messages, columns=rest), answer, _yes("label", row["label"]), annotator)
+    prompt = Prompt(row_id, messages, columns=rest)
+    return Feedback(row_id, prompt, answer, _yes("label", row["label"]), _annotator(row))
+
+
+def _judged_messages(row_id: str, row: Mapping[str, Any], rest: Mapping[str, Any], note: Note) -> Record:
+    *before, last = messages_of("messages", row["messages"], note)
+    if last.role != "assistant" or not before or before[-1].role not in ("user", "tool"):
+        raise BadValue("messages", "no answer to judge at its end", "end with the prompt and the answer judged")
+    label = _yes("label", row["label"])
+    return Feedback(row_id, Prompt(row_id, tuple(before), columns=rest), last.content, label, _annotator(row))
 
 
 def _prompt(row_id: str, row: Mapping[str, Any], rest: Mapping[str, Any], note: Note) -> Record:
@@ -139,6 +147,7 @@ SHAPES: tuple[Shape, ...] = (
     Shape("comparisons", ("prompt", "chosen", "rejected"), _pair, "preference pairs", _JUDGED),
     Shape("comparisons", ("chosen", "rejected"), _implicit, "preference pairs with the prompt inside both", _JUDGED),
     Shape("feedback", ("prompt", "completion", "label"), _feedback, "answers judged alone", ("annotator",)),
+    Shape("feedback", ("messages", "label"), _judged_messages, "conversations judged by their end", ("annotator",)),
     Shape("demonstrations", ("messages",), _messages, "conversations", keeps=False),
     Shape("demonstrations", ("prompt", "completion"), _prompt_completion, "prompts with answers", keeps=False),
     Shape("prompts", _PROMPT, _prompt, "prompts", ("prefill", "prefill_tokens")),
@@ -199,6 +208,10 @@ def build(shape: Shape, row_id: str, values: Mapping[str, Any], note: Note) -> R
     read = {"id", *shape.needs, *shape.may}
     rest = {name: value for name, value in values.items() if name not in read} if shape.keeps else {}
     return shape.build(row_id, values, rest, note)
+
+
+def _annotator(row: Mapping[str, Any]) -> str:
+    return "" if row.get("annotator") is None else text_of("annotator", row["annotator"], empty=True)
 
 
 def _whole(key: str, value: Any) -> int:

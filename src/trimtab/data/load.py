@@ -122,6 +122,8 @@ def _from_files(name: str, config: DataConfig, seed: int, base: Path | None) -> 
     good, bad = _records(raws, _short_names(paths), shape, config, account)
     account.left_out += settle_bad_rows(bad, len(raws), config.on_bad_rows)
     rows = keyed_order(good, lambda row: row[0].id, "order", seed)
+    if not rows:
+        raise DataError(f"none of {len(raws)} rows can be used: {bad[0].problem}", where=bad[0].where, fix=bad[0].fix)
     limit = len(rows) if config.limit is None else config.limit
     if limit < 1:
         raise DataError(f"limit is {limit}", where=Where(key="limit"), fix="use at least one row, or leave it out")

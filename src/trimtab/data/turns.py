@@ -77,7 +77,7 @@ def _part(key: str, part: Any) -> str:
 
 def prompt_of(key: str, value: Any, note: Note) -> tuple[Message, ...]:
     """A prompt: plain text is one user turn; a conversation must wait for its assistant."""
-    if isinstance(value, str):
+    if not isinstance(value, list):
         return (Message("user", text_of(key, value)),)
     messages = messages_of(key, value, note)
     if messages[-1].role not in ("user", "tool"):

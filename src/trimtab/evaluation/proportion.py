@@ -67,5 +67,8 @@ def proportion(hits: Sequence[float], clusters: Sequence[int] | None = None, lev
         independent = share * (1 - share) / len(x)
         residual = np.bincount(index, weights=x - share)
         between = float((residual**2).sum()) / len(x) ** 2
-        effective = len(x) * min(1.0, independent / between) if between > 0 and independent > 0 else float(groups)
+        if independent == 0:
+            effective = float(groups)
+        elif between > independent:
+            effective = len(x) * independent / between
     return Proportion(share, *wilson(share, effective, level), len(x), effective)

@@ -118,9 +118,7 @@ def _one_text(
     return weights @ value
 
 
-def _decode(
-    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scaling: float, softcap: float | None
-) -> Tensor:
+def _decode(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scaling: float, softcap: float | None) -> Tensor:
     """One query per slot against its cached keys: query [1, H, S, d], keys [S, H_kv, reach, d] -> [1, H, S, d].
 
     Keys are taken a block at a time, in float32: every product has one fixed shape, and a block beyond a slot's text
@@ -175,20 +173,20 @@ def flat_attention(
             f"{type(module).__name__} needs attention sinks or a mask, which flat attention does not compute",
             fix="load the model with the padded fallback",
         )
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale: float = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = getattr(module, "layer_idx", None)
     if kv_cache is not None and kv_cache.filling is None:
         if layer is None:
             raise ModelError(f"{type(module).__name__} does not say which layer it is", fix="use the slow sampler")
         keys, values = kv_cache.append(layer, key, value)
-        return _decode(query, keys, values, kv_cache.bias(sliding_window), scaling, softcap).transpose(1, 2), None
+        return _decode(query, keys, values, kv_cache.bias(sliding_window), scale, softcap).transpose(1, 2), None
     if cu_seq_lens_q is None:
         raise ModelError("flat attention was called without cu_seq_lens_q", fix="call the model through models.flat")
     if kv_cache is not None:
         kv_cache.prefill(layer if layer is not None else -1, key, value)
     starts = cu_seq_lens_q.tolist()
     texts = [
-        _one_text(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], scaling, sliding_window, softcap)
+        _one_text(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], scale, sliding_window, softcap)
         for a, b in pairwise(starts)
     ]
     return torch.cat(texts, 2).transpose(1, 2), None

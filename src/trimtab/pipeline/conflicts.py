@@ -25,30 +25,30 @@ def refuse_conflicts(recipe: Recipe) -> None:
                 raise recipe.error(f"stages.{name}.{key}", problem, fix)
 
 
-def _ppo_trunk(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
+def _ppo_models(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
     config: PPOConfig = stage.config
-    if config.sharing != "hydra":
-        return
     base = recipe.base(stage.models["model"])
     spec = recipe.models[base]
-    if spec.branch is None:
+    if config.sharing == "hydra" and spec.branch is None:
         fix = f"add branch to models.{base} (layers above the trunk), or set sharing: separate"
         yield "sharing", f"hydra shares a frozen trunk, but model '{base}' has no branch", fix
-    reward = recipe.base(stage.models["reward"]) if "reward" in stage.models else base
-    other = recipe.models[reward]
-    if reward != base and other.branch != spec.branch:
-        problem = f"hydra needs one trunk, but '{base}' has branch {spec.branch} and the reward's '{reward}' has"
-        fix = f"give models.{reward} branch: {spec.branch}, or set sharing: separate"
+    if "reward" not in stage.models:
+        return
+    name = recipe.base(stage.models["reward"])
+    other = recipe.models[name]
+    if config.sharing == "hydra" and other.load == spec.load and other.branch != spec.branch:
+        problem = f"hydra needs one trunk, but '{base}' has branch {spec.branch} and the reward's '{name}' has"
+        fix = f"give models.{name} branch: {spec.branch}, or set sharing: separate"
         yield "sharing", f"{problem} {'none' if other.branch is None else other.branch}", fix
-    elif reward != base and other != spec:
-        problem = f"hydra needs one trunk, but the reward model descends from '{reward}' and the policy from '{base}'"
-        yield "sharing", problem, f"train the reward stage from '{base}', or set sharing: separate"
+    if other.template != spec.template:
+        problem = f"the reward model scores the policy's tokens, but '{name}' and '{base}' have other templates"
+        yield "reward", problem, f"give models.{name} and models.{base} the same template"
 
 
 def _ppo_critic(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
     config: PPOConfig = stage.config
     critic = config.critic
-    if critic.start == "reward" and "reward" not in stage.models:
+    if critic.start in ("reward", "reward-layers") and "reward" not in stage.models:
         problem = f"the critic starts from the reward model, but the reward is the scorer '{config.reward}'"
         yield "critic.start", problem, "set critic.start: model, or name a reward stage"
     if critic.pretrain is not None and critic.pretrain.versions >= config.versions:
@@ -116,7 +116,7 @@ def _evaluate(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
 Check = Callable[[Recipe, Stage], Iterator[Conflict]]
 
 CHECKS: dict[type, tuple[Check, ...]] = {
-    PPOConfig: (_ppo_trunk, _ppo_critic, _ppo_sampling, _ppo_parts),
+    PPOConfig: (_ppo_models, _ppo_critic, _ppo_sampling, _ppo_parts),
     RewardConfig: (_reward,),
     EvaluateConfig: (_evaluate,),
 }

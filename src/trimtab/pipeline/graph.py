@@ -24,7 +24,7 @@ class Stage:
         kind: word after ``kind:``.
         config: that kind's frozen dataclass.
         models: key -> name of a model or stage (``model``, ``reward``, ``candidate``); not a scorer as a reward.
-        data: key -> ``dataset.kind``.
+        data: key, or the name of what a key implies, -> ``dataset.kind``.
     """
 
     name: str
@@ -120,8 +120,9 @@ def refuse_unknown_references(recipe: Recipe) -> None:
         for key in stage.models:
             wanted: Gives = "reward model" if key in stage.table.rewards else "language model"
             _refuse_model(recipe, stage, key, wanted)
-        for key in stage.data:
-            _refuse_data(recipe, stage, key)
+        for key in stage.table.data:
+            if key in stage.data:
+                _refuse_data(recipe, stage, key)
         for key, known in stage.table.scorers.items():
             for word in getattr(stage.config, key):
                 if word not in known:

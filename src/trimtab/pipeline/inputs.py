@@ -16,29 +16,32 @@ from trimtab.protocols import ModelSpec
 from trimtab.train.stage import Dataset
 
 
-def inputs_of(recipe: Recipe, stage: Stage, run_dir: Path, dataset: Callable[[str], Dataset]) -> dict[str, Any]:
-    """Key of the stage -> what stands behind it.
+def sources_of(recipe: Recipe, stage: Stage, rows: Callable[[str], str]) -> dict[str, Any]:
+    """Key of the stage -> what it reads that no stage of this run makes: models and data.
 
-    A stage's model is known by the hashes of its files, a catalogue model by its pinned hash, a folder by the hashes of
-    its files, a Hugging Face id by its revision (its bytes cannot be known without the network), data by its account
-    and its records.
+    A catalogue model is known by its pinned hash, a folder by the hashes of its files, a Hugging Face id by its
+    revision (its bytes cannot be known without the network), data by its account and its records.
+
+    Args:
+        rows: ``dataset.kind`` -> digest (see ``rows_digest``).
+    """
+    models = {key: _model(recipe.models[name]) for key, name in stage.models.items() if name not in recipe.stages}
+    data = {key: {"rows": reference, "sha256": rows(reference)} for key, reference in stage.data.items()}
+    return models | data
+
+
+def inputs_of(recipe: Recipe, stage: Stage, run_dir: Path, rows: Callable[[str], str]) -> dict[str, Any]:
+    """``sources_of`` and the models of other stages, known by the hashes of their files.
 
     Raises:
         CheckpointError: the model of a finished stage is not what that stage left behind.
     """
-    found: dict[str, Any] = {}
-    for key, name in stage.models.items():
-        if name in recipe.stages:
-            found[key] = {"stage": name, "sha256": _stage_output(run_dir / "stages" / name)}
-        else:
-            found[key] = _model(recipe.models[name])
-    for key, reference in stage.data.items():
-        name, _, kind = reference.partition(".")
-        found[key] = {"rows": reference, "sha256": _rows(dataset(name), kind)}
-    return found
+    folders = {key: run_dir / "stages" / name for key, name in stage.models.items() if name in recipe.stages}
+    made = {key: {"stage": folder.name, "sha256": _stage_output(folder)} for key, folder in folders.items()}
+    return made | sources_of(recipe, stage, rows)
 
 
-def _rows(dataset: Dataset, kind: str) -> str:
+def rows_digest(dataset: Dataset, kind: str) -> str:
     """Digest of the account and of every record of a kind, so a word changed in a file is another input."""
     found = hashlib.sha256(digest(dict(dataset.account())).encode())
     for split in ("train", "heldout"):

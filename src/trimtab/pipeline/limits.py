@@ -43,10 +43,14 @@ LIMITS: dict[str, Rule] = {
     "keep": AT_LEAST_1,
     "bootstrap": AT_LEAST_1,
     # sampling
-    "RolloutConfig.prompts": AT_LEAST_1,
+    "prompts": AT_LEAST_1,
+    "every": AT_LEAST_1,
     "samples": AT_LEAST_1,
     "max_new_tokens": AT_LEAST_1,
     "temperature": POSITIVE,
+    "top_p": (lambda x: 0 < x <= 1, "above 0, at most 1"),
+    "top_k": AT_LEAST_0,
+    "repetition_penalty": POSITIVE,
     "slots": AT_LEAST_1,
     # reward model
     "smoothing": (lambda x: 0 <= x < 0.5, "0 or more, and below 0.5"),

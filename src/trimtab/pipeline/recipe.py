@@ -158,4 +158,4 @@ def _stage(name: str, node: Node) -> Stage:
     models = {key: getattr(config, key) for key in table.models}
     models |= {key: ref for key in table.rewards if (ref := getattr(config, key)) not in REWARD_SCORERS}
     data = {key: ref for key in table.data if (ref := value_at(config, key)) is not None}
-    return Stage(name, str(kind), config, models, data)
+    return Stage(name, str(kind), config, models, data | dict(table.implied(config)))

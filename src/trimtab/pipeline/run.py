@@ -3,7 +3,9 @@
 A killed run continues with the same command; a finished stage is not run again; whatever would make the result another
 one (keys, inputs, versions, machine) is named and refused. The directory::
 
-    recipe.yaml  manifest.json  events.jsonl  report.html  stages/<name>/{manifest.json, model/, checkpoints/, ...}
+    recipe.yaml  manifest.json  events.jsonl  report.html
+    data/<name>.json                                        what happened to every row
+    stages/<name>/{manifest.json, model/, checkpoints/, ...}
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from trimtab.data.load import load as load_data
 from trimtab.errors import CheckpointError, Interrupted, RecipeError, Where
 from trimtab.pipeline.environment import honour
 from trimtab.pipeline.graph import Recipe, Stage
-from trimtab.pipeline.inputs import inputs_of
+from trimtab.pipeline.inputs import inputs_of, rows_digest, sources_of
 from trimtab.pipeline.manifest import StageManifest, changes, config_digest, read_manifest, write_manifest
 from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import load_function
-from trimtab.runtime.files import remove_leftovers, write_atomic
+from trimtab.runtime.files import remove_leftovers, write_atomic, write_json
 from trimtab.runtime.lock import run_lock
 from trimtab.runtime.signals import stop_flag
 from trimtab.schema import did_you_mean, to_plain
@@ -51,6 +53,7 @@ class _Driver:
     environment: dict[str, Any] = field(default_factory=dict)
     different: list[str] = field(default_factory=list)
     loaded: dict[str, Dataset] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def folder(self, name: str) -> Path:
         return self.dir / "stages" / name
@@ -59,6 +62,13 @@ class _Driver:
         if name not in self.loaded:
             self.loaded[name] = self.open_dataset(name, self.recipe.data[name], self.recipe.seed, say=self.say)
         return self.loaded[name]
+
+    def rows(self, reference: str) -> str:
+        """Digest of what ``dataset.kind`` holds."""
+        if reference not in self.digests:
+            name, _, kind = reference.partition(".")
+            self.digests[reference] = rows_digest(self.dataset(name), kind)
+        return self.digests[reference]
 
     def event(self, kind: str, **details: Any) -> None:
         with open(self.dir / "events.jsonl", "a", encoding="utf-8") as file:
@@ -103,13 +113,20 @@ def run(
 
 
 def _drive(driver: _Driver, again: str) -> None:
-    if again:
-        _forget(driver, again)
-    todo = [name for name in driver.recipe.stages if not _finished(driver, name)]
+    anew = _anew(driver.recipe, again)
+    # Everything that can be refused is refused before anything is written or trained: also what only the last stage
+    # reads, which nobody should miss after hours.
+    todo = [name for name in driver.recipe.stages if name in anew or not _finished(driver, name)]
+    for name, stage in driver.recipe.stages.items():
+        _refuse_other_sources(driver, stage, None if name in anew else read_manifest(driver.folder(name)))
     if todo:
         driver.environment, driver.different = honour(driver.dir / "manifest.json", inexact=driver.inexact)
         driver.event("launched", todo=todo, different=driver.different)
+    _forget(driver, anew)
     write_atomic(driver.dir / "recipe.yaml", recipe_text(driver.recipe))
+    (driver.dir / "data").mkdir(exist_ok=True)
+    for name, dataset in driver.loaded.items():
+        write_json(driver.dir / "data" / f"{name}.json", dict(dataset.account()))
     for stage in driver.recipe.stages.values():
         if driver.stop():
             raise Interrupted(f"{driver.stop()}: stopped before stage {stage.name}")
@@ -131,6 +148,14 @@ def _finished(driver: _Driver, name: str) -> bool:
     return manifest.status == "finished"
 
 
+def _refuse_other_sources(driver: _Driver, stage: Stage, manifest: StageManifest | None) -> None:
+    sources = sources_of(driver.recipe, stage, driver.rows)
+    if manifest is not None:
+        at = f"stages.{stage.name}.inputs"
+        before = {key: manifest.inputs.get(key) for key in sources}
+        _refuse_changes(driver, stage.name, manifest, {at: before}, {at: sources})
+
+
 def _refuse_changes(driver: _Driver, name: str, manifest: StageManifest, before: Any, now: Any) -> None:
     found = changes(before, now)
     if found:
@@ -147,7 +172,7 @@ def _stage(driver: _Driver, stage: Stage) -> None:
     folder = driver.folder(stage.name)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    inputs = inputs_of(driver.recipe, stage, driver.dir, driver.dataset)
+    inputs = inputs_of(driver.recipe, stage, driver.dir, driver.rows)
     manifest = read_manifest(folder)
     if manifest is not None:
         at = f"stages.{stage.name}.inputs"
@@ -222,11 +247,16 @@ def _say_verdict(driver: _Driver) -> None:
         driver.say(f"report: {driver.dir / 'report.html'}")
 
 
-def _forget(driver: _Driver, name: str) -> None:
-    if name not in driver.recipe.stages:
-        raise RecipeError(f"there is no stage '{name}' to run again", fix=did_you_mean(name, driver.recipe.stages))
+def _anew(recipe: Recipe, again: str) -> list[str]:
+    """The stages that ``--from`` runs again."""
+    if again and again not in recipe.stages:
+        raise RecipeError(f"there is no stage '{again}' to run again", fix=did_you_mean(again, recipe.stages))
+    return recipe.readers(again) if again else []
+
+
+def _forget(driver: _Driver, names: list[str]) -> None:
     # Readers first: a kill in between must not leave a stage whose input is gone.
-    for other in reversed(driver.recipe.readers(name)):
-        if driver.folder(other).exists():
-            driver.say(f"{other}: deleted, to run again")
-            shutil.rmtree(driver.folder(other))
+    for name in reversed(names):
+        if driver.folder(name).exists():
+            driver.say(f"{name}: deleted, to run again")
+            shutil.rmtree(driver.folder(name))

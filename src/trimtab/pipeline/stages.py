@@ -29,6 +29,7 @@ class StageKind:
         rewards: keys that name a reward stage or a scorer.
         data: keys (dotted) that name ``dataset.kind`` -> the kind of record that they must name.
         scorers: keys that hold a list of scorers -> the names that they admit.
+        implied: config -> further ``dataset.kind`` that it reads without a key of its own, by a name for messages.
         gives: what its ``model`` folder holds.
         parent: the model key from which the output inherits branch, template and dtype.
         presets: named defaults under the recipe's keys.
@@ -41,6 +42,7 @@ class StageKind:
     gives: Gives
     rewards: tuple[str, ...] = ()
     scorers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    implied: Callable[[Any], Mapping[str, str]] = lambda config: {}
     parent: str = "model"
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
@@ -50,6 +52,13 @@ REWARD_SCORERS = ("vader",)
 
 INSTRUMENTS = ("vader", "ridge")
 """Scorers that may measure: ``ridge`` is fitted on ratings of the same dataset."""
+
+
+def _ratings(config: EvaluateConfig) -> dict[str, str]:
+    """``ridge`` is fitted on the ratings of the prompts' own dataset."""
+    dataset = config.prompts.partition(".")[0]
+    return {"ratings": f"{dataset}.ratings"} if "ridge" in config.scorers else {}
+
 
 STAGES: dict[str, StageKind] = {
     "sft": StageKind(
@@ -83,6 +92,7 @@ STAGES: dict[str, StageKind] = {
         data={"prompts": "prompts"},
         gives="nothing",
         scorers={"scorers": INSTRUMENTS},
+        implied=_ratings,
         parent="candidate",
     ),
 }

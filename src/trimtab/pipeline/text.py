@@ -168,7 +168,7 @@ def write_scalar(value: Scalar) -> str:
         bare = _BARE.fullmatch(value) and isinstance(_scalar(value), str)
         quoted = json.dumps(value, ensure_ascii=False)
         return value if bare else _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
-    return str(value)
+    return repr(value).replace("inf", ".inf")
 
 
 def write_flow(value: Any) -> str:

@@ -29,7 +29,10 @@ class FetchError(TrimtabError):
 
 
 def home() -> Path:
-    """Folder of downloads and converted models: ``$TRIMTAB_HOME``, else ``trimtab`` in ``$XDG_CACHE_HOME`` (``~/.cache``)."""
+    """Folder of downloads and converted models.
+
+    ``$TRIMTAB_HOME``, else ``$XDG_CACHE_HOME/trimtab``, else ``~/.cache/trimtab``.
+    """
     if own := os.environ.get("TRIMTAB_HOME"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trimtab"

@@ -57,10 +57,12 @@ def check_prompts(prompts: Sequence[TokenPrompt], max_new_tokens: int, room: int
                 f"but the model has {vocabulary}",
                 fix="use the model's own tokenizer",
             )
-    long = [p for p in prompts if room is not None and len(p.ids) + max_new_tokens > room]
+    if room is None:
+        return
+    long = [p for p in prompts if len(p.ids) + max_new_tokens > room]
     if long:
         first = ", ".join(f"{p.id!r} ({len(p.ids)} tokens)" for p in long[:3])
         raise DataError(
             f"{len(long)} of {len(prompts)} prompts leave no room for {max_new_tokens} new tokens in {room}: {first}",
-            fix=f"leave out prompts of more than {room - max_new_tokens if room else 0} tokens, or lower max_new_tokens",
+            fix=f"leave out prompts of more than {room - max_new_tokens} tokens, or lower max_new_tokens",
         )

@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|[!?]")
 DEFAULT_ALPHA = 10.0
+"""What cross-validation chooses on the films' ratings, with every seed tried."""
+
 ALPHAS = (1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -85,12 +87,13 @@ def solve(counts: Counts, ratings: Floats, alpha: float, tolerance: float = 1e-8
     mean_y = float(ratings.mean())
 
     def normal(weights: Floats) -> Floats:
+        # Of the centred (X - 1 meanᵀ) only one side is written out: these sum to 0, so the other side adds nothing.
         fitted = counts.times(weights) - _dot(mean_x, weights)
-        return counts.transposed_times(fitted) - mean_x * fitted.sum() + alpha * weights
+        return counts.transposed_times(fitted) + alpha * weights
 
     centred = ratings - mean_y
     weights = np.zeros(counts.columns)
-    residual = counts.transposed_times(centred) - mean_x * centred.sum()
+    residual = counts.transposed_times(centred)
     direction, size = residual.copy(), _dot(residual, residual)
     goal = tolerance**2 * size
     for _ in range(max(counts.columns, 1)):
@@ -130,35 +133,39 @@ class RidgeScorer:
     alpha: float
     name: str = "ridge"
 
+    @classmethod
+    def fit(
+        cls,
+        texts: Sequence[str],
+        ratings: Sequence[float],
+        alpha: float | None = DEFAULT_ALPHA,
+        min_count: int = 2,
+    ) -> RidgeScorer:
+        """Fit on texts and their ratings.
+
+        Args:
+            texts, ratings: at least two, of equal number.
+            alpha: strength of the penalty; None = chosen among ``ALPHAS`` by cross-validation on these texts alone.
+            min_count: a word must stand in at least this many texts.
+
+        Raises:
+            ValueError: fewer than two texts, other numbers of ratings, or α not above 0.
+        """
+        if len(texts) != len(ratings) or len(texts) < 2:
+            raise ValueError(f"{len(texts)} texts and {len(ratings)} ratings: at least two of each are needed")
+        if alpha is not None and alpha <= 0:
+            raise ValueError(f"alpha is {alpha}, it must be above 0")
+        spread = Counter(word for text in texts for word in set(words(text)))
+        vocabulary = {word: i for i, word in enumerate(sorted(w for w, n in spread.items() if n >= min_count))}
+        counts, targets = count(texts, vocabulary), np.asarray(ratings, dtype=np.float64)
+        if alpha is None:
+            alpha = choose_alpha(counts, targets)
+        weights, intercept = solve(counts, targets, alpha)
+        return cls(vocabulary, weights, intercept, alpha)
+
     def predict(self, texts: Sequence[str]) -> Floats:
         """Predicted ratings, [texts]."""
         return count(texts, self.vocabulary).times(self.weights) + self.intercept
 
     def score(self, items: Sequence[ToScore]) -> list[float | None]:
         return [float(value) for value in self.predict([item.answer for item in items])]
-
-
-def fit(
-    texts: Sequence[str], ratings: Sequence[float], alpha: float | None = DEFAULT_ALPHA, min_count: int = 2
-) -> RidgeScorer:
-    """Fit on texts and their ratings.
-
-    Args:
-        texts, ratings: at least two, of equal number.
-        alpha: strength of the penalty; None = chosen among ``ALPHAS`` by cross-validation on these texts alone.
-        min_count: a word must stand in at least this many texts.
-
-    Raises:
-        ValueError: fewer than two texts, other numbers of ratings, or alpha not above 0.
-    """
-    if len(texts) != len(ratings) or len(texts) < 2:
-        raise ValueError(f"{len(texts)} texts and {len(ratings)} ratings: at least two of each are needed")
-    if alpha is not None and alpha <= 0:
-        raise ValueError(f"alpha is {alpha}, it must be above 0")
-    spread = Counter(word for text in texts for word in set(words(text)))
-    vocabulary = {word: i for i, word in enumerate(sorted(w for w, n in spread.items() if n >= min_count))}
-    counts, targets = count(texts, vocabulary), np.asarray(ratings, dtype=np.float64)
-    if alpha is None:
-        alpha = choose_alpha(counts, targets)
-    weights, intercept = solve(counts, targets, alpha)
-    return RidgeScorer(vocabulary, weights, intercept, alpha)

@@ -138,15 +138,17 @@ class CriticConfig:
     """The value function.
 
     Attributes:
-        start: ``reward`` = from the reward model (branch and head), ``model`` = from the policy with a zero head,
-            ``random`` = from the policy with a random head.
+        start: ``reward`` = from the reward model, layers and head; ``reward-layers`` = its layers under a zero head;
+            ``model`` = from the policy under a zero head; ``random`` = from the policy under a random head. A reward
+            model was trained at last tokens only: read in the middle of an answer its head is far off at first, so
+            ``reward`` wants critic pre-training, while a zero head starts at the mean of normalised rewards.
         clip: value clip ε_v; null = off.
         coef: weight of the value loss (the critic has an optimiser of its own, so this only rescales its gradient).
         pretrain: policy frozen at first; null = off.
         optimizer: AdamW of the critic; clipped apart from the policy.
     """
 
-    start: Literal["reward", "model", "random"] = "model"
+    start: Literal["reward", "reward-layers", "model", "random"] = "model"
     clip: float | None = None
     coef: float = 1.0
     pretrain: PretrainConfig | None = None
@@ -292,7 +294,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "kl": {"coef": 0.05},
         "gae": {"gamma": 1.0, "lambda": 0.9},
         "policy_loss": {"clip_low": 0.2, "clip_high": 0.2},
-        "critic": {"start": "reward", "clip": 0.2, "pretrain": {"versions": 1}},
+        "critic": {"start": "reward", "clip": 0.2, "pretrain": {"versions": 4, "explained_variance": 0.0, "epochs": 4}},
     },
     # PPO as InstructGPT's readers implement it, without any of PPO-max's additions.
     "ppo": {

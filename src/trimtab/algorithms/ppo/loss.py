@@ -42,7 +42,8 @@ def surrogate(out: Out, batch: FlatBatch, totals: Totals, config: PPOConfig) -> 
         metrics = {
             "loss/policy": float(loss),
             "clip_fraction/policy": float((clipped_T & act_T).sum()) / totals["tokens"],
-            "kl/old_k3": float((k3(logp_T, old_T) * act_T).sum()) / totals["tokens"],
+            # The tokens are π_old's, so this is KL(π_old ‖ π).
+            "kl/old_k3": float((k3(old_T, logp_T) * act_T).sum()) / totals["tokens"],
         }
     return loss, metrics
 

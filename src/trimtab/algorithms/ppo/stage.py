@@ -97,12 +97,12 @@ def add_reward(bundle: Bundle, reward: LoadedReward) -> bool:
 
 
 def add_critic(bundle: Bundle, config: PPOConfig, seed: int) -> None:
-    """Part ``value``: from the reward part, from the policy, or from the policy with a random head."""
-    if config.critic.start == "reward":
+    """Part ``value``, started as the recipe says."""
+    if config.critic.start in ("reward", "reward-layers"):
         part = cast(Any, bundle.parts["reward"])
         head = nn.Linear(bundle.width, 1, bias=True, device=bundle.device)
         with torch.no_grad():
-            head.weight.copy_(part.head.weight)
+            head.weight.copy_(part.head.weight * (config.critic.start == "reward"))
             head.bias.zero_()
         body = copy.deepcopy(part.body)
         bundle.add_scalar("value", "prev", body=body, head=head, trained=True, on_trunk=part.on_trunk)
