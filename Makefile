@@ -3,11 +3,13 @@
 #   make test               the fast tests        make test-slow   real model, real kills
 #   make lint               ruff and pyright      make format      what ruff can mend by itself
 #   make wheel              dist/*.whl            make clean       removes .venv and what was built
-# PYTHON chooses the interpreter (make demo PYTHON=python3.12), PYTEST_ARGS goes to pytest (PYTEST_ARGS='-k ppo -x').
+# PYTHON chooses the interpreter (make demo PYTHON=python3.12), PYTEST_ARGS goes to pytest (PYTEST_ARGS='-k ppo -x'),
+# JOBS is the number of fast tests run at a time (JOBS=0: in this process, as a debugger needs it).
 # Recipes name only relative paths, so a checkout whose path has spaces works.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -21,7 +23,7 @@ demo: .venv/installed
 	$(BIN)/trimtab run quickstart --dir runs/quickstart
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) $(PYTEST_ARGS)
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

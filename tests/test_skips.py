@@ -28,7 +28,7 @@ def session(folder: Path, body: str, skippable: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("body", [SKIPS, EXPECTED_FAILURE, WHOLE_MODULE])
+@pytest.mark.parametrize("body", [SKIPS, EXPECTED_FAILURE, WHOLE_MODULE], ids=["skip", "xfail", "module"])
 def test_a_skip_that_is_not_listed_fails_the_session(tmp_path: Path, body: str) -> None:
     done = session(tmp_path, body, "# nothing\n")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout

@@ -190,7 +190,8 @@ class ToScore:
 class Scorer(Protocol):
     """Scores answers given as text. ``None`` = this answer could not be scored; it is quarantined, never a zero."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def score(self, items: Sequence[ToScore]) -> list[float | None]: ...
 

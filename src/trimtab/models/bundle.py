@@ -75,6 +75,8 @@ class ScalarPart(nn.Module):
     language-model regulariser of reward models.
     """
 
+    lm: tuple[nn.Module, LogitMap] | None
+
     def __init__(
         self,
         body: Body,
@@ -112,7 +114,8 @@ class Bundle(nn.Module):
 
     def __init__(self, lm: PreTrainedModel, mode: Mode, branch: int | None) -> None:
         super().__init__()
-        self.lm, self.mode, self.branch = lm, mode, branch
+        self.lm, self.branch = lm, branch
+        self.mode: Mode = mode
         lm.requires_grad_(False)
         lm.eval()  # dropout stays off: on-policy passes and gradients must see one function
         self.whole = Body(decoder_of(lm), mode)

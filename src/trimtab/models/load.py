@@ -30,7 +30,6 @@ from trimtab.models.catalogue import resolve
 from trimtab.models.flat import Body, Mode, decoder_of, set_attention, set_mode
 from trimtab.ops.logprob import token_logprob
 from trimtab.protocols import ModelSpec
-
 from trimtab.runtime.files import read_json
 
 disable_progress_bar()  # what a terminal shows is one line per stage, and ours to write

@@ -30,6 +30,8 @@ from trimtab.scoring.ridge import RidgeScorer
 from trimtab.train.session import device_of
 from trimtab.train.stage import Result, StageContext
 
+_TUPLES = ("prompt_ids", "ids", "logps")
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -108,9 +110,7 @@ def _judge(role: str, prompts: list[Prompt], config: EvaluateConfig, context: St
     file = context.dir / f"answers-{role}.json"
     if file.exists():
         saved = read_json(file)
-        answers = [
-            Completion(**{k: tuple(v) if isinstance(v, list) else v for k, v in a.items()}) for a in saved["answers"]
-        ]
+        answers = [Completion(**{**a, **{k: tuple(a[k]) for k in _TUPLES}}) for a in saved["answers"]]
         return Judged(answers, saved["own_logp"])
     spec = context.models[role]
     loaded = load_lm(spec, device=str(device_of()))
@@ -171,7 +171,7 @@ def _write_samples(
     """Every compared pair of answers with its scores, for people."""
     rows = []
     for i, prompt in enumerate(prompts):
-        row: dict[str, Any] = {"prompt_id": prompt.id}
+        row: dict[str, Any] = {"prompt_id": prompt.id, "prompt": prompt.messages[-1].content}
         for name, judged, side in (("against", against, sides[1]), ("candidate", candidate, sides[0])):
             row[name] = {
                 "text": judged.answers[i].text,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import sys
 import time
@@ -21,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data.load import load as load_data
-from trimtab.errors import CheckpointError, Interrupted, RecipeError, Where
+from trimtab.errors import CheckpointError, Interrupted, RecipeError, TrimtabError, Where
 from trimtab.pipeline.environment import honour
 from trimtab.pipeline.graph import Recipe, Stage
 from trimtab.pipeline.inputs import inputs_of, rows_digest, sources_of
 from trimtab.pipeline.manifest import StageManifest, changes, config_digest, read_manifest, write_manifest
 from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import load_function
-from trimtab.runtime.files import remove_leftovers, write_atomic, write_json
+from trimtab.runtime.files import disk_full, fsync_dir, remove_leftovers, write_atomic, write_json
 from trimtab.runtime.lock import run_lock
 from trimtab.runtime.signals import stop_flag
 from trimtab.schema import did_you_mean, to_plain
@@ -98,7 +99,7 @@ def run(
         RunLocked: another process drives this directory.
         CheckpointError: keys, inputs, versions or the machine changed since a stage was begun.
         Interrupted: SIGINT or SIGTERM came; everything is saved.
-        TrimtabError: whatever a stage refuses.
+        TrimtabError: whatever a stage refuses; a full disk.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -109,11 +110,20 @@ def run(
         except Interrupted as error:
             driver.event("interrupted", reason=error.problem)
             raise Interrupted(error.problem, where=error.where, fix="run the same command again to continue") from error
+        except Exception as error:
+            if not disk_full(error):
+                raise
+            raise TrimtabError(
+                f"the disk had no room for what the run wrote ({error}); what was saved before is intact",
+                where=Where(str(directory)),
+                fix="make room, then run the same command again: it continues from the last checkpoint",
+            ) from error
     return directory
 
 
 def _drive(driver: _Driver, again: str) -> None:
     anew = _anew(driver.recipe, again)
+    remove_leftovers(driver.dir)
     # Everything that can be refused is refused before anything is written or trained: also what only the last stage
     # reads, which nobody should miss after hours.
     todo = [name for name in driver.recipe.stages if name in anew or not _finished(driver, name)]
@@ -131,7 +141,7 @@ def _drive(driver: _Driver, again: str) -> None:
         if driver.stop():
             raise Interrupted(f"{driver.stop()}: stopped before stage {stage.name}")
         _stage(driver, stage)
-    if not (driver.dir / "report.html").exists():
+    if not todo:  # a kill may have come after the last stage and before its report
         _report(driver)
     _say_verdict(driver)
 
@@ -171,7 +181,6 @@ def _refuse_changes(driver: _Driver, name: str, manifest: StageManifest, before:
 def _stage(driver: _Driver, stage: Stage) -> None:
     folder = driver.folder(stage.name)
     folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
     inputs = inputs_of(driver.recipe, stage, driver.dir, driver.rows)
     manifest = read_manifest(folder)
     if manifest is not None:
@@ -255,8 +264,13 @@ def _anew(recipe: Recipe, again: str) -> list[str]:
 
 
 def _forget(driver: _Driver, names: list[str]) -> None:
-    # Readers first: a kill in between must not leave a stage whose input is gone.
+    # Readers first: a kill in between must not leave a stage whose input is gone. And each at once, by a rename to a
+    # name that the next start tidies away: a stage half deleted could continue from checkpoints of other settings.
     for name in reversed(names):
-        if driver.folder(name).exists():
+        folder = driver.folder(name)
+        if folder.exists():
             driver.say(f"{name}: deleted, to run again")
-            shutil.rmtree(driver.folder(name))
+            doomed = folder.with_name(f".{name}.tmp-{os.getpid()}")
+            os.rename(folder, doomed)
+            fsync_dir(folder.parent)
+            shutil.rmtree(doomed)

@@ -72,7 +72,9 @@ class _Group:
     def step(self, norm: float) -> float:
         limit = self.trainable.clip_norm
         if limit is not None and norm > limit:
-            torch._foreach_mul_([p.grad for p in self.master.values() if p.grad is not None], limit / norm)
+            for parameter in self.master.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(limit / norm)
         lr = rate(self.trainable.schedule, self.updates)
         for group in self.adamw.param_groups:
             group["lr"] = lr

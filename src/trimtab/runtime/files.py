@@ -7,6 +7,7 @@ one, or the new one, never a half. Left-over temporary siblings (``.<name>.tmp-<
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,18 @@ class Mark(TypedDict):
 
     length: int
     sha256: str
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error means that a disk, a quota or a limit on file sizes had no room for what was written.
+
+    Libraries written in Rust (safetensors) raise exceptions of their own, with the system's number in the text.
+    """
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError):
+        return error.errno in full
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return found is not None and int(found[1]) in full
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -95,6 +108,7 @@ def atomic_dir(final: Path) -> Iterator[Path]:
     aside first and deleted afterwards) and the parent is fsynced. On an error it is removed, ``final`` untouched.
     """
     temporary = _temporary(final)
+    aside = final.with_name(f".{final.name}.old-{os.getpid()}")
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
@@ -102,12 +116,13 @@ def atomic_dir(final: Path) -> Iterator[Path]:
         yield temporary
         _fsync_tree(temporary)
         # A folder cannot be renamed over one that is not empty; between the two renames ``final`` is absent, not half.
-        aside = final.with_name(f".{final.name}.old-{os.getpid()}")
         shutil.rmtree(aside, ignore_errors=True)
         if final.exists():
             os.rename(final, aside)
         os.rename(temporary, final)
     except BaseException:
+        if aside.exists() and not final.exists():
+            os.rename(aside, final)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_dir(final.parent)

@@ -181,7 +181,7 @@ def run(config: PPOConfig, context: StageContext) -> Result:
     showcase = Showcase(
         sampler(max(2, len(showcased))),
         showcased,
-        renderer.tokenizer.decode,
+        lambda ids: str(renderer.tokenizer.decode(list(ids))),
         config,
         context.dir / "samples",
         context.seed,

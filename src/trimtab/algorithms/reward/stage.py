@@ -47,9 +47,10 @@ def carry_trunk(bundle: Bundle, rankings: list[Ranking], config: RewardConfig) -
 def fold_scale(bundle: Bundle, rankings: list[Ranking], token_budget: int) -> tuple[float, float]:
     """Divide the head by the standard deviation of training scores; returns (that deviation, the offset left over).
 
-    The head has no bias, so the offset (mean of the scores in their new unit) goes into the sidecar.
+    Estimated on the first 256 rankings, which the data's keyed order makes a random sample. The head has no bias, so the
+    offset (mean of the scores in their new unit) goes into the sidecar.
     """
-    flat = torch.tensor([s for row in scores(bundle, rankings, token_budget) for s in row], dtype=torch.float64)
+    flat = torch.tensor([s for row in scores(bundle, rankings[:256], token_budget) for s in row], dtype=torch.float64)
     std = float(flat.std(correction=0)) or 1.0
     cast(ScalarPart, bundle.parts["reward"]).head.weight.div_(std)
     return std, float(flat.mean()) / std
