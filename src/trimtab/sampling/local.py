@@ -134,10 +134,19 @@ class LocalSampler:
         name = ("sample", stream.stage, stream.version, stream.attempt, prompt.id, sample)
         return uniforms(params.max_new_tokens, stream.seed, *name)
 
-    def _decoder(self, answers: Sequence[_Answer], params: SamplingParams) -> Decoder:
+    @torch.no_grad()
+    def settle(self) -> bool:
+        """Whether keys and values are cached, decided by the weights as they are at the first call.
+
+        The two ways of decoding round differently. A run that is to resume exactly decides before a checkpoint changes
+        the weights, so that every start decides by the same ones.
+        """
         if self._cached is None:
             self._cached = self._try_cache()
-        if not self._cached:
+        return self._cached
+
+    def _decoder(self, answers: Sequence[_Answer], params: SamplingParams) -> Decoder:
+        if not self.settle():
             if not self._announced:
                 self.say(f"{type(self.lm).__name__} is sampled without a key/value cache: right, but slow")
                 self._announced = True

@@ -8,6 +8,7 @@ only.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from torch import Tensor
 from trimtab.errors import CheckpointError, DataError
 from trimtab.runtime.files import atomic_dir, fsync_dir, read_json, sha256_file
 
+_LOG = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_DAMAGED = "damaged-"
 
 
 @dataclass(frozen=True)
@@ -65,20 +68,22 @@ def newest(root: Path) -> Checkpoint | None:
     Damaged ones are renamed to ``damaged-<version>`` so that they are kept, seen and not tried again.
 
     Raises:
-        CheckpointError: there are checkpoints, and every one of them is damaged.
+        CheckpointError: there are checkpoints, and every one of them is damaged; also at every later start, until
+            someone decides, for to begin anew in silence would hide that work was lost.
     """
-    folders = _folders(root)
     problems = []
-    for folder in reversed(folders):
+    for folder in reversed(_folders(root)):
         problem = verify(folder)
         if not problem:
             return _read(folder)
         problems.append(f"{folder.name}: {problem}")
-        aside = root / f"damaged-{folder.name}"
+        aside = root / f"{_DAMAGED}{folder.name}"
         if aside.exists():
             shutil.rmtree(aside)
         folder.rename(aside)
         fsync_dir(root)
+        _LOG.warning("checkpoint %s is damaged (%s) and set aside; looking at the one before", folder, problem)
+    problems = problems or sorted(f"{folder.name}: found so before" for folder in root.glob(f"{_DAMAGED}*"))
     if problems:
         raise CheckpointError(
             f"no checkpoint in {root} is intact ({'; '.join(problems)})",

@@ -217,10 +217,14 @@ class SamplesConfig:
 
 @dataclass(frozen=True)
 class ParityConfig:
-    """How far the sampler's log-probabilities may be from the learner's before the run refuses to go on (nats)."""
+    """How far the sampler's log-probabilities may be from the learner's before the run refuses to go on (nats).
 
-    mean: float = 0.05
-    p99: float = 0.5
+    In float32 they agree to 1e-5; bfloat16 logits alone round by 0.03 to 0.06 (measured: mean 0.046, 99th percentile
+    0.20 on SmolLM2-135M at temperature 1). A wrong position, template or temperature is far above either bound.
+    """
+
+    mean: float = 0.1
+    p99: float = 0.75
 
 
 @dataclass(frozen=True)

@@ -177,9 +177,10 @@ def run(config: PPOConfig, context: StageContext) -> Result:
             loaded.lm, loaded.mode, end_ids=renderer.end_ids, decode=renderer.decode, slots=slots, capacity=capacity
         )
 
+    rollouts, shows = sampler(config.rollout.slots), sampler(max(2, len(showcased)))
     ledger = Ledger(context.dir / "rollouts.jsonl")
     showcase = Showcase(
-        sampler(max(2, len(showcased))),
+        shows,
         showcased,
         lambda ids: str(renderer.tokenizer.decode(list(ids))),
         config,
@@ -195,7 +196,7 @@ def run(config: PPOConfig, context: StageContext) -> Result:
 
     ppo = PPO(
         bundle,
-        sampler(config.rollout.slots),
+        rollouts,
         prompts,
         config,
         seed=context.seed,
@@ -205,7 +206,9 @@ def run(config: PPOConfig, context: StageContext) -> Result:
         ptx_rows=ptx_rows_of(config, context, renderer, bundle),
         record=record,
     )
-    fixed = {"mode": loaded.mode, "slots": config.rollout.slots, "capacity": capacity}
+    fixed = {"mode": loaded.mode, "slots": config.rollout.slots, "capacity": capacity, "cached": rollouts.settle()}
+    if showcased:
+        shows.settle()
     with loop_of(
         context, config.train, device, total=config.versions, kind="version", ledgers={"rollouts": ledger}, **fixed
     ) as loop:
