@@ -26,19 +26,19 @@ _FORCED = 16
 
 @dataclass
 class Text:
-    """A text that grows: its ids so far, and how many of them a decoder has taken in."""
+    """A text that grows: its ids so far, and how many of them a decoder has taken in.
+
+    ``shared`` of a prompt's tokens are computed as its prefix, a number that depends on the prompt alone. At least one
+    token is left for the decode steps, from the last of which the first sampled token is read.
+    """
 
     ids: list[int]
     prefill: int = 0
+    shared: int = field(init=False)
     fed: int = field(default=0, init=False)
 
-    @property
-    def shared(self) -> int:
-        """How many of a prompt's tokens are computed as its prefix; a function of the prompt alone.
-
-        At least one token is left for the decode step, from which the first sampled token is read.
-        """
-        return len(self.ids) - (self.prefill if 1 <= self.prefill <= _FORCED else 1)
+    def __post_init__(self) -> None:
+        self.shared = len(self.ids) - (self.prefill if 1 <= self.prefill <= _FORCED else 1)
 
     @property
     def ready(self) -> bool:
