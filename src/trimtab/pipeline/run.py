@@ -190,7 +190,10 @@ def _stage(driver: _Driver, stage: Stage) -> None:
             driver.say(f"{stage.name}: finished before")
             return
     config = to_plain(stage.config)
-    inexact = bool(driver.different) or (manifest is not None and manifest.inexact)
+    inexact = bool(driver.different) or (
+        # Also if a kill came after --inexact had put the new machine on record, and before it was written here.
+        manifest is not None and (manifest.inexact or bool(changes(manifest.environment, driver.environment)))
+    )
     fresh = StageManifest(
         stage=stage.name,
         kind=stage.kind,
