@@ -20,7 +20,7 @@ def weights(value: float) -> dict[str, nn.Parameter]:
 def value_of(best: Best) -> float:
     found = weights(99.0)
     best.restore(found)
-    return float(found["a"][0])
+    return float(found["a"].detach()[0])
 
 
 def test_the_smallest_key_wins_and_a_tie_keeps_the_earlier(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import toys
-
 from trimtab.train.fit import fit
 from trimtab.train.progress import Progress
 from trimtab.train.trackers import TRACKERS

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toys
 import torch
 
+import toys
 from trimtab.algorithms.ppo.records import record_rollout
 from trimtab.errors import CheckpointError, Diverged, Interrupted
 from trimtab.protocols import Algorithm, StepReport
@@ -113,7 +113,7 @@ def test_an_edited_log_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_non_finite_loss_never_reaches_the_optimiser(tmp_path: Path) -> None:
-    """One poisoned update is skipped and recorded with its rows; weights, moments and the update counter stand still."""
+    """One poisoned update is skipped and recorded with its rows; weights and moments stand still."""
     algorithm = toys.sft(toys.bundle_of())
     loss, calls = algorithm.loss, 0
 

@@ -1,0 +1,29 @@
+"""Freed memory is reused: the same large tensors, made again and again, fault in no new pages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_FAULTS = """
+import resource, sys, torch
+from trimtab.runtime.memory import keep_freed
+if sys.argv[1] == "kept" and not keep_freed():
+    raise SystemExit(3)
+def work():
+    for _ in range(20):
+        torch.ones(4_000_000)
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    done = subprocess.run([sys.executable, "-c", _FAULTS, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_large_tensors_are_not_mapped_anew() -> None:
+    assert faults("kept") < faults("as it comes") / 10
