@@ -11,8 +11,8 @@ from trimtab.runtime.memory import keep_freed
 if sys.argv[1] == "kept" and not keep_freed():
     raise SystemExit(3)
 def work():
-    for _ in range(20):
-        torch.ones(4_000_000)
+    for _ in range(5):
+        torch.ones(12_000_000)  # 48 MB: beyond what glibc would come to keep by itself
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()

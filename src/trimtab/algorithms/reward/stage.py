@@ -47,7 +47,7 @@ def carry_trunk(bundle: Bundle, rankings: list[Ranking], config: RewardConfig) -
 def fold_scale(bundle: Bundle, rankings: list[Ranking], token_budget: int) -> tuple[float, float]:
     """Divide the head by the standard deviation of training scores; returns (that deviation, the offset left over).
 
-    Estimated on the first 256 rankings, which the data's keyed order makes a random sample. The head has no bias, so the
+    Estimated on the first 256 rankings, which the keyed order makes a random sample. The head has no bias, so the
     offset (mean of the scores in their new unit) goes into the sidecar.
     """
     flat = torch.tensor([s for row in scores(bundle, rankings[:256], token_budget) for s in row], dtype=torch.float64)
