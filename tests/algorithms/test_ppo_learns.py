@@ -48,6 +48,7 @@ def distribution(bundle: Bundle, prompt: tuple[int, ...]) -> torch.Tensor:
     return bundle(("policy",), batch)["policy"]["logp_T"][batch.last_T()].exp()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["reward", "loss"])
 def test_a_bandit_ends_at_the_kl_regularised_optimum(place: Any, tmp_path: Path) -> None:
     """One action: the optimum of E[r] - β KL(π‖π_ref) is π_ref·exp(r/β)/Z, whichever place the KL has."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence as Seq
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from trimtab.algorithms.ppo.config import PPOConfig
 from trimtab.algorithms.ppo.experience import Experience, TextScores, prepare
 from trimtab.algorithms.ppo.loss import TERMS, rl_T, value
-from trimtab.algorithms.ppo.shaping import affine
+from trimtab.algorithms.ppo.shaping import affine, settled
 from trimtab.batch import FlatBatch, Sequence, flatten, join
 from trimtab.errors import RecipeError
 from trimtab.models.bundle import Bundle
@@ -53,6 +54,7 @@ class PPO:
         config: every part by name; what is absent is off.
         seed, stage: name of every random stream.
         end_id: the end token that ``truncated: complete`` appends for scoring.
+        own_reference: the reference is the policy as it starts; then the first rollout must find no difference.
         text_scores: a scorer of texts, instead of the ``reward`` part.
         ptx_rows: demonstrations for ``ptx``, with ``act`` on learned tokens.
         record: called with every rollout (ledgers, samples for people).
@@ -68,22 +70,26 @@ class PPO:
         seed: int,
         stage: str,
         end_id: int,
+        own_reference: bool = True,
         text_scores: TextScores | None = None,
         ptx_rows: Seq[Sequence] = (),
         record: Record | None = None,
     ) -> None:
         self.bundle, self.sampler, self.prompts, self.config = bundle, sampler, prompts, config
-        self.seed, self.stage, self.end_id = seed, stage, end_id
+        self.seed, self.stage, self.end_id, self.own_reference = seed, stage, end_id, own_reference
         self.text_scores, self.ptx_rows, self.record = text_scores, ptx_rows, record
         if len(prompts) < config.rollout.prompts:
             raise RecipeError(
                 f"rollout.prompts is {config.rollout.prompts}, but there are only {len(prompts)} prompts",
                 fix="lower rollout.prompts (and raise rollout.samples), or give more prompts",
             )
+        if config.ptx is not None and not ptx_rows:
+            raise RecipeError(f"ptx.data {config.ptx.data} has no demonstrations", fix="give some, or set ptx: null")
         self.version, self.attempt = 0, 0
         self.beta = config.kl.coef if config.kl else 0.0
         self.moments = Moments()
         self.composed = config.critic.start != "reward"
+        self.pretraining = config.critic.pretrain is not None
         self.stopped = False
         updates = config.versions * config.epochs * math.ceil(self.answers / config.minibatch)
         self.trainables: dict[str, Trainable] = {
@@ -108,6 +114,7 @@ class PPO:
                 end_id=self.end_id,
                 text_scores=self.text_scores,
                 compose=None if self.composed else self._compose,
+                fresh=self.own_reference and self.version == 0,
                 pretrains=self._pretrains,
             )
             if self.record is not None:
@@ -199,10 +206,13 @@ class PPO:
         tasks = ("policy", "value") if learning else ("value",)
         entropy = learning and self.config.entropy is not None
         out = self.bundle(tasks, batch, temperature=self.config.rollout.temperature, entropy=entropy)
-        loss, metrics = value(out, batch, totals, self.config)
+        config = self.config
+        if config.kl is not None:  # an adaptive β has moved since the recipe was written
+            config = replace(config, kl=replace(config.kl, coef=self.beta))
+        loss, metrics = value(out, batch, totals, config)
         for present, term in TERMS.values():
-            if learning and present(self.config):
-                share, more = term(out, batch, totals, self.config)
+            if learning and present(config):
+                share, more = term(out, batch, totals, config)
                 loss, metrics = loss + share, metrics | more
         return loss, metrics
 
@@ -212,14 +222,19 @@ class PPO:
         self.stopped = target is not None and report.metrics.get("kl/old_k3", 0.0) > target
 
     def _pretrains(self, explained: float) -> bool:
+        """Whether this rollout trains the critic alone. Once that has ended it stays so."""
         part = self.config.critic.pretrain
-        if part is None or self.version >= part.versions:
+        if part is None or not self.pretraining:
             return False
-        return part.explained_variance is None or explained < part.explained_variance
+        good = part.explained_variance is not None and explained >= part.explained_variance
+        self.pretraining = self.version < part.versions and not good
+        return self.pretraining
 
     @torch.no_grad()
     def _compose(self, moments: Moments) -> None:
-        """Give a critic that starts as the reward model the units of shaped rewards, once, after the first scores."""
+        """Give a critic that starts as the reward model the units of shaped rewards, once, when these have settled."""
+        if not settled(self.config.shaping, moments):
+            return
         scale, shift = affine(self.config.shaping, moments)
         head = cast(nn.Linear, cast(Any, self.bundle.parts["value"]).head)
         head.weight.mul_(scale)
@@ -238,9 +253,11 @@ class PPO:
             "beta": self.beta,
             "moments": self.moments.state(),
             "composed": self.composed,
+            "pretraining": self.pretraining,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.version, self.attempt = int(state["version"]), int(state["attempt"])
         self.beta, self.composed = float(state["beta"]), bool(state["composed"])
+        self.pretraining = bool(state["pretraining"])
         self.moments = Moments.from_state(state["moments"])

@@ -70,6 +70,11 @@ def shape(
     return Shaped(reward_N, clipped)
 
 
+def settled(parts: Sequence[ShapingPart], moments: Moments) -> bool:
+    """Every part that divides by σ has seen its ``min_count``: ``affine`` will not jump any more."""
+    return all(moments.count >= part.min_count for part in parts if isinstance(part, (Normalise, Scale)))
+
+
 def affine(parts: Sequence[ShapingPart], moments: Moments) -> tuple[float, float]:
     """``(a, b)`` such that shaping is ``a·score + b`` up to clipping: what a critic must be composed with.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trimtab.algorithms.reward.config import RewardConfig
 from trimtab.batch import FlatBatch, Sequence, flatten
+from trimtab.errors import DataError
 from trimtab.models.bundle import Bundle
 from trimtab.ops.ranking import centring, pair_loss, soft_pair_loss
 from trimtab.protocols import Boundary, Metrics, Minibatch, StepReport, Totals
@@ -42,7 +43,11 @@ class Ranking:
 
 
 def ranking_of(row: Comparison, texts: list[tuple[list[int], list[bool]]], config: RewardConfig) -> Ranking | None:
-    """A row and its rendered texts as a ranking, or None if it decides nothing (every pair is a tie)."""
+    """A row and its rendered texts as a ranking, or None if it decides nothing (every pair is a tie).
+
+    Raises:
+        DataError: ``margin: data``, and the row has neither ratings nor a margin.
+    """
     decided = row.pairs()
     tied = []
     if config.ties == "half":
@@ -50,7 +55,7 @@ def ranking_of(row: Comparison, texts: list[tuple[list[int], list[bool]]], confi
         tied = [pair for pair in combinations(range(len(texts)), 2) if frozenset(pair) not in known]
     if not decided and not tied:
         return None
-    best = min(range(len(texts)), key=lambda i: row.ranks[i])
+    best = min(range(len(texts)), key=lambda i: row.ranks[i]) if decided else None
     sequences = tuple(
         Sequence(ids=ids, act=act if config.lm and i == best else [False] * len(ids), id=f"{row.id}#{i}")
         for i, (ids, act) in enumerate(texts)
@@ -64,7 +69,12 @@ def _margin(row: Comparison, pair: tuple[int, int], setting: float | str | None)
     if setting == "data":
         if row.ratings is not None:
             return row.ratings[pair[0]] - row.ratings[pair[1]]
-        return row.margin or 0.0
+        if row.margin is None:
+            raise DataError(
+                f"comparison {row.id!r} has neither ratings nor a margin, but the recipe says margin: data",
+                fix="add the column, or set margin to a number or null",
+            )
+        return row.margin
     return float(setting or 0.0)
 
 
@@ -137,6 +147,8 @@ class RewardModel:
                 if target == 1.0
             ]
         )
+        if not len(gaps):
+            return {}
         accuracy = float((gaps > 0).double().mean())
         loss = float(pair_loss(gaps, torch.zeros_like(gaps)).mean())
         self.best.offer([-accuracy, loss], self.passes.update, self.trainables["reward"].parameters)
@@ -146,6 +158,7 @@ class RewardModel:
         return {
             "rankings": float(len(batch.units())),
             "pairs": float(len(batch.pairs_M2)),
+            "decided": float((batch["target_M"] == 1.0).sum()),
             "lm_tokens": float(max(1, batch.act_T.sum())),
         }
 
@@ -164,8 +177,8 @@ class RewardModel:
         loss = (batch["weight_M"] * loss_M).sum() / totals["rankings"]
         metrics = {
             "loss/pair": float(loss.detach()),
-            "accuracy": float((decided_M & (better_M > worse_M)).sum()) / max(1.0, totals["pairs"]),
-            "score/gap": float((better_M - worse_M).detach().sum()) / max(1.0, totals["pairs"]),
+            "accuracy": float((decided_M & (better_M > worse_M)).sum()) / max(1.0, totals["decided"]),
+            "score/gap": float((better_M - worse_M)[decided_M].detach().sum()) / max(1.0, totals["decided"]),
         }
         if self.config.centring:
             term = self.config.centring * centring(better_M, worse_M).sum() / totals["pairs"]
