@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toys
 import torch
 
+import toys
 from trimtab.algorithms.ppo.config import (
     Complete,
     CriticConfig,
