@@ -102,12 +102,12 @@ def content(run: Path) -> dict[str, bytes]:
     """What a run promises to be the same, byte for byte, however often it was broken.
 
     That is every file but those with clock times (``events.jsonl``, ``report.html``), the lock, and all checkpoints of
-    a stage but its last: which earlier ones exist depends on when they were due.
+    a stage but its last: which earlier ones exist depends on when they were due, and what was damaged is set aside.
     """
     files = [path for path in sorted(run.rglob("*")) if path.is_file()]
     last: dict[Path, str] = {}
     for path in files:
-        if version := checkpoint_of(path.relative_to(run)):
+        if (version := checkpoint_of(path.relative_to(run))).isdigit():
             stage = run / path.relative_to(run).parts[1]
             last[stage] = max(last.get(stage, ""), version)
     kept = {}

@@ -194,6 +194,39 @@ def forget_moments() -> None:
     Engine.tensors = lambda self: {"master": original(self)["master"]}  # type: ignore[method-assign]
 
 
+def marginal_parity() -> None:
+    """Not a mutation but a machine: cached decoding is right for a stage's starting weights, and for no others."""
+    import torch
+    from safetensors.torch import load_file
+
+    from trimtab.sampling import local
+
+    def parity(lm: Any, body: object, slots: int) -> tuple[float, bool]:
+        saved = load_file(Path(lm.config._name_or_path) / "model.safetensors")
+        same = all(torch.equal(p, saved[name]) for name, p in lm.named_parameters() if name in saved)
+        return (0.0 if same else 1.0), True
+
+    local.parity = parity
+
+
+def decide_late() -> None:
+    """On that machine, whether decoding keeps a cache is decided at the first rollout, by the weights of then."""
+    from trimtab.sampling.local import LocalSampler
+
+    marginal_parity()
+    settle, sample, asked = LocalSampler.settle, LocalSampler.sample, set[int]()
+
+    def late(self: LocalSampler) -> bool:
+        return settle(self) if id(self) in asked else True
+
+    def first(self: LocalSampler, *args: Any, **kwargs: Any) -> Any:
+        asked.add(id(self))
+        return sample(self, *args, **kwargs)
+
+    LocalSampler.settle = late  # type: ignore[method-assign]
+    LocalSampler.sample = first  # type: ignore[method-assign]
+
+
 def forget_state() -> None:
     """The algorithm is not told where it was."""
     from trimtab.algorithms.ppo.ppo import PPO
@@ -240,6 +273,8 @@ MUTATIONS = {
         never_cut_back,
         mark_without_writing,
         forget_moments,
+        marginal_parity,
+        decide_late,
         forget_state,
         finish_before_export,
     )

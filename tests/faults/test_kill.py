@@ -6,6 +6,7 @@ launch continues. The unbroken run that the files are compared with is an ordina
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -130,3 +131,18 @@ def test_answers_of_another_candidate_are_not_taken_for_its(server: Server, whol
     answers = (run / "stages" / "verdict" / "answers-candidate.json").read_bytes()
     assert server.run(tmp_path / "w", "--from", "policy", other).code == 0
     assert (run / "stages" / "verdict" / "answers-candidate.json").read_bytes() != answers
+
+
+def test_a_kill_cannot_hide_that_another_machine_took_part(server: Server, tmp_path: Path) -> None:
+    """Killed after ``--inexact`` had put the new machine on record for the run, and before it was for the stage."""
+    lay_out(tmp_path, recipe="short.yaml")
+    assert server.run(tmp_path, faults=[Fault(UPDATE, 3, stage="sft")]).code == KILLED
+    manifest = tmp_path / "run" / "stages" / "sft" / "manifest.json"
+    saved = json.loads(manifest.read_text("utf-8"))
+    saved["environment"]["python"] = "3.0.0"
+    manifest.write_text(json.dumps(saved), "utf-8")
+    assert server.run(tmp_path).code == 0
+    inexact = {
+        p.parent.name: json.loads(p.read_text("utf-8"))["inexact"] for p in manifest.parents[1].glob("*/manifest.json")
+    }
+    assert inexact == {"sft": True, "policy": False}
