@@ -17,6 +17,7 @@ from trimtab.algorithms.ppo.config import (
     AdaptiveKL,
     Clip,
     Complete,
+    DebiasLength,
     Exclude,
     GAEConfig,
     KLConfig,
@@ -46,6 +47,24 @@ def test_without_shaping_a_reward_is_the_score() -> None:
     made = prepared(Book(SCORES), [ONE, THREE], config())
     assert made.reward_N.tolist() == made.score_N.tolist() == [1.0, 3.0]
     assert made.metrics["clip_fraction/reward"] == 0.0
+
+
+def test_debias_length_takes_out_what_length_predicts() -> None:
+    """Lengths 2, 2, 3 and 4 with scores 1, 3, 3 and 5: x̄ 2.75, ȳ 3, Σdx² 2.75, Σdxdy 4, so the slope is 16/11."""
+    scores = {3: 1.0, 4: 3.0, 5: 5.0}
+    rollout = [answer(3, END), answer(4, END, sample=1), answer(6, 4, END, sample=2), answer(6, 6, 5, END, sample=3)]
+    part = DebiasLength(min_count=4)
+    made = prepared(Book(scores), rollout, config(debias_length=part))
+    assert made.score_N.tolist() == [1.0, 3.0, 3.0, 5.0], "raw scores stay beside the rewards"
+    slope = 16 / 11
+    expected = [1 + 0.75 * slope, 3 + 0.75 * slope, 3 - 0.25 * slope, 5 - 1.25 * slope]
+    assert made.reward_N.tolist() == pytest.approx(expected)
+    assert made.moments.mean == pytest.approx(3.0), "σ and μ of shaping are of the debiased scores"
+    assert made.metrics["score/length_slope"] == pytest.approx(slope)
+    off = prepared(Book(scores), rollout, config())
+    assert off.reward_N.tolist() == [1.0, 3.0, 3.0, 5.0]
+    early = prepared(Book(scores), rollout, config(debias_length=DebiasLength(min_count=5)))
+    assert early.reward_N.tolist() == [1.0, 3.0, 3.0, 5.0], "not before min_count scores"
 
 
 def test_normalise_takes_the_rollout_into_its_moments_first() -> None:

@@ -99,7 +99,7 @@ def test_a_case_ends_well(server: Server, short: Path, tmp_path: Path, name: str
 
 
 def test_decoding_is_decided_by_the_weights_a_stage_began_with(server: Server, tmp_path: Path) -> None:
-    """A machine on which cached decoding is right for the starting weights, and just beyond the bound for later ones."""
+    """Where cached decoding is right for a stage's first weights, and just beyond the bound for later ones."""
     case = CASES["rollouts beyond the checkpoint"]
     whole = unbroken(server, tmp_path / "whole", ["marginal_parity"])
     assert problem_of(server, case, tmp_path / "broken", whole, ["marginal_parity"]) == ""

@@ -187,7 +187,7 @@ def test_show_names_the_origin_of_each_key_and_reads_back() -> None:
     assert lines["seed: 3"] == "override 1"
     assert lines["place: loss"] == "override 2"
     assert lines["coef: 0.05"] == ""
-    assert lines["lambda: 0.9"] == "preset ppo-max"
+    assert lines["clip_low: 0.2"] == "preset ppo-max"
     assert lines["bootstrap: 10000"] == "default"
     again = read(recipe_text(recipe))
     assert (again.stages, again.models, again.data, again.seed) == (

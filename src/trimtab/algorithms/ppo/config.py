@@ -71,6 +71,20 @@ Truncated = Penalty | Complete | Exclude
 
 
 @dataclass(frozen=True)
+class DebiasLength:
+    """Takes out of each score what the answer's length predicts: score - slope·(length - mean length).
+
+    The slope is that of least squares of score on length (sampled tokens) over all scored answers of the run, this
+    rollout included. A reward model that likes long or short answers is otherwise obeyed: length moves first and most.
+
+    Attributes:
+        min_count: answers scored before it starts.
+    """
+
+    min_count: int = 64
+
+
+@dataclass(frozen=True)
 class AdaptiveKL:
     """β ← β(1 + clip(KL/target - 1, ±0.2)·n/horizon), once per rollout of n sequences (arXiv 1909.08593, §2.2)."""
 
@@ -241,6 +255,7 @@ class PPOConfig:
         epochs: passes over each rollout.
         minibatch: sequences per update.
         rollout: prompts, samples and decoding.
+        debias_length: before shaping, the part of a score that length predicts is taken out; absent = off.
         shaping: what is done to scores, in this order: ``normalise``, ``scale``, ``clip``.
         truncated: what happens to answers that reached ``max_new_tokens``.
         kl: distance to the reference; absent = none.
@@ -270,6 +285,7 @@ class PPOConfig:
     epochs: int = 1
     minibatch: int = 32
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    debias_length: DebiasLength | None = None
     shaping: tuple[ShapingPart, ...] = ()
     truncated: Truncated = field(default_factory=Penalty)
     kl: KLConfig | None = None

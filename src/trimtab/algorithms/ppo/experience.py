@@ -23,11 +23,13 @@ from trimtab.models.bundle import Bundle
 from trimtab.ops.divergence import k1
 from trimtab.ops.gae import gae
 from trimtab.ops.moments import Moments
+from trimtab.ops.regression import CoMoments
 from trimtab.ops.segments import count_by_sequence, sum_by_sequence
 from trimtab.ops.whiten import rescale, standardise
 from trimtab.protocols import Metrics
 from trimtab.records import Completion
 
+_NONE_YET = CoMoments()
 TextScores = Callable[[Seq[Completion]], list[float | None]]
 
 
@@ -40,7 +42,8 @@ class Experience:
         score_N: raw score of every completion, in the order sampled; NaN where there is none.
         reward_N: shaped reward of every completion; 0 where there is neither score nor penalty.
         metrics: of the version.
-        moments: running moments, this rollout included.
+        moments: running moments of scores as they are shaped, this rollout included.
+        lengths: running regression of scores on lengths, this rollout included.
         pretraining: this rollout trains the critic alone.
     """
 
@@ -49,6 +52,7 @@ class Experience:
     reward_N: Tensor
     metrics: Metrics
     moments: Moments
+    lengths: CoMoments
     pretraining: bool
 
 
@@ -159,6 +163,7 @@ def prepare(
     *,
     beta: float,
     moments: Moments,
+    lengths: CoMoments = _NONE_YET,
     end_id: int,
     text_scores: TextScores | None,
     compose: Callable[[Moments], None] | None = None,
@@ -173,6 +178,7 @@ def prepare(
         config: parts and their parameters.
         beta: KL coefficient of this version.
         moments: running moments before this rollout.
+        lengths: running regression of scores on lengths before this rollout.
         end_id: the virtual end token of ``truncated: complete``.
         text_scores: scores from text instead of the ``reward`` part; None in its list quarantines the answer.
         compose: called with the updated moments before values are computed (a critic that starts as the reward model).
@@ -194,17 +200,33 @@ def prepare(
     asked_N = torch.ones_like(truncated_N) if complete else ~truncated_N
     score_N = _scores(bundle, batch, completions, asked_N, config, text_scores)
     scored_N = torch.isfinite(score_N)
-    moments = moments.update(score_N[scored_N])
+    lengths = lengths.update(zip(_lengths(batch)[scored_N].tolist(), score_N[scored_N].tolist(), strict=True))
+    fair_N = without_length(score_N, _lengths(batch), config, lengths)
+    moments = moments.update(fair_N[scored_N])
     if compose is not None:
         compose(moments)
-    shaped = shape(score_N, scored_N, truncated_N, config.shaping, config.truncated, moments)
+    shaped = shape(fair_N, scored_N, truncated_N, config.shaping, config.truncated, moments)
     kept_N, account = _kept(asked_N, scored_N, truncated_N, config)
     metrics |= _summary(batch, score_N, scored_N, truncated_N, shaped.reward_N[kept_N])
     metrics |= account | {"clip_fraction/reward": shaped.clipped, "beta": beta}
+    metrics |= {"score/length_slope": lengths.slope, "score/length_correlation": lengths.correlation}
     batch = batch.with_columns(reward_N=shaped.reward_N).select(kept_N.nonzero().squeeze(-1))
     batch, learned, pretraining = _advantages(bundle, batch, config, beta, pretrains)
     nan_N = torch.where(scored_N, score_N, torch.nan)
-    return Experience(batch, nan_N, shaped.reward_N, metrics | learned, moments, pretraining)
+    return Experience(batch, nan_N, shaped.reward_N, metrics | learned, moments, lengths, pretraining)
+
+
+def _lengths(batch: FlatBatch) -> Tensor:
+    """float64 [N]: sampled tokens of each answer."""
+    return count_by_sequence(batch.act_T, batch.sequence_T, batch.sequences).double()
+
+
+def without_length(score_N: Tensor, length_N: Tensor, config: PPOConfig, lengths: CoMoments) -> Tensor:
+    """Scores [N] less what the running regression predicts from length, if the recipe asks and it has settled."""
+    part = config.debias_length
+    if part is None or lengths.count < part.min_count:
+        return score_N
+    return score_N - (lengths.slope * (length_N - lengths.mean_x)).to(score_N.dtype)
 
 
 def _kept(asked_N: Tensor, scored_N: Tensor, truncated_N: Tensor, config: PPOConfig) -> tuple[Tensor, Metrics]:
@@ -302,7 +324,7 @@ def _summary(batch: FlatBatch, score_N: Tensor, scored_N: Tensor, truncated_N: T
     """Of all answers; ``reward_K`` of those that are learned from."""
     act_T, n = batch.act_T, batch.sequences
     log_ratio_N = sum_by_sequence(k1(batch["old_logp_T"], batch["ref_logp_T"]), batch.sequence_T, n)
-    length_N = count_by_sequence(act_T, batch.sequence_T, n).double()
+    length_N = _lengths(batch)
     tokens = float(act_T.sum())
     scored = score_N[scored_N].double()
     return {

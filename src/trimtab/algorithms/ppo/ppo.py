@@ -25,6 +25,7 @@ from trimtab.models.bundle import Bundle
 from trimtab.ops.aggregate import loss_total
 from trimtab.ops.kl_control import adapt
 from trimtab.ops.moments import Moments
+from trimtab.ops.regression import CoMoments
 from trimtab.protocols import (
     Boundary,
     Metrics,
@@ -87,7 +88,7 @@ class PPO:
             raise RecipeError(f"ptx.data {config.ptx.data} has no demonstrations", fix="give some, or set ptx: null")
         self.version, self.attempt = 0, 0
         self.beta = config.kl.coef if config.kl else 0.0
-        self.moments = Moments()
+        self.moments, self.lengths = Moments(), CoMoments()
         self.composed = config.critic.start != "reward"
         self.pretraining = config.critic.pretrain is not None
         self.stopped = False
@@ -111,6 +112,7 @@ class PPO:
                 self.config,
                 beta=self.beta,
                 moments=self.moments,
+                lengths=self.lengths,
                 end_id=self.end_id,
                 text_scores=self.text_scores,
                 compose=None if self.composed else self._compose,
@@ -119,7 +121,7 @@ class PPO:
             )
             if self.record is not None:
                 self.record(self.version, completions, made)
-            self.moments = made.moments
+            self.moments, self.lengths = made.moments, made.lengths
             self.trainables["policy"].frozen = made.pretraining
             self.stopped = False
             taken = 0
@@ -252,6 +254,7 @@ class PPO:
             "attempt": self.attempt,
             "beta": self.beta,
             "moments": self.moments.state(),
+            "lengths": self.lengths.state(),
             "composed": self.composed,
             "pretraining": self.pretraining,
         }
@@ -261,3 +264,4 @@ class PPO:
         self.beta, self.composed = float(state["beta"]), bool(state["composed"])
         self.pretraining = bool(state["pretraining"])
         self.moments = Moments.from_state(state["moments"])
+        self.lengths = CoMoments.from_state(state["lengths"])
