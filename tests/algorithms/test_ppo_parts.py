@@ -167,6 +167,7 @@ def test_an_answer_without_a_score_is_quarantined_and_never_a_zero() -> None:
     assert made.metrics["score/mean"] == 2.0
     assert made.metrics["reward/mean"] == pytest.approx(0.0), "of those that are learned from"
     assert [math.isnan(s) for s in made.score_N.tolist()] == [False, True, True, False]
+    assert [math.isnan(r) for r in made.reward_N.tolist()] == [False, True, True, False]
 
 
 def test_a_truncated_answer_is_penalised_whatever_a_scorer_would_have_said() -> None:

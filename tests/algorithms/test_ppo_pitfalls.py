@@ -97,6 +97,8 @@ def test_every_answer_is_used_once_per_epoch_or_accounted_for(tmp_path: Path) ->
     rollout = RolloutConfig(prompts=12, samples=3, max_new_tokens=12, slots=8)
     settings = bare(rollout=rollout, truncated=Exclude(), epochs=2, minibatch=5, train=toys.train_config(100))
     algorithm = toys.ppo(toys.bundle_of(), settings, scores=scores)
+    ledger = Ledger(tmp_path / "rollouts.jsonl")
+    algorithm.record = lambda version, completions, made: record_rollout(ledger, version, completions, made)
     used: Counter[str] = Counter()
     for item in algorithm.batches():
         if isinstance(item, Boundary):
@@ -106,6 +108,10 @@ def test_every_answer_is_used_once_per_epoch_or_accounted_for(tmp_path: Path) ->
     assert m["answers"] == 36 == m["learned"] + m["excluded"] + m["quarantined"]
     assert m["excluded"] == round(36 * m["truncated"]) > 0 and m["quarantined"] > 0
     assert len(used) == m["learned"] and set(used.values()) == {2}
+    ledger.close()
+    rows = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
+    assert len(rows) == m["answers"]
+    assert {f"{r['prompt_id']}#{r['sample']}" for r in rows if r["reward"] is not None} == used.keys()
 
 
 def test_a_kl_that_is_shown_names_its_estimator() -> None:

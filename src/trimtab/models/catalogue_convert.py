@@ -12,13 +12,14 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
 from transformers.utils import logging
 
 from trimtab.errors import ModelError, Where
@@ -57,11 +58,13 @@ def complete(folder: Path) -> bool:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bars, which flood a log with one line per tensor."""
-    shown = logging.is_progress_bar_enabled()
+    shown, bar = logging.is_progress_bar_enabled(), cast(Any, modeling_gguf_pytorch_utils).tqdm
     logging.disable_progress_bar()
+    cast(Any, modeling_gguf_pytorch_utils).tqdm = partial(bar, disable=True)  # this one asks no setting
     try:
         yield
     finally:
+        cast(Any, modeling_gguf_pytorch_utils).tqdm = bar
         if shown:
             logging.enable_progress_bar()
 

@@ -40,7 +40,7 @@ class Experience:
     Attributes:
         batch: answers that are learned from, with ``old_logp_T``, ``ref_logp_T``, ``advantage_T``, ... as columns.
         score_N: raw score of every completion, in the order sampled; NaN where there is none.
-        reward_N: shaped reward of every completion; 0 where there is neither score nor penalty.
+        reward_N: shaped reward of every completion; NaN where it is not learned from.
         metrics: of the version.
         moments: running moments of scores as they are shaped, this rollout included.
         lengths: running regression of scores on lengths, this rollout included.
@@ -213,7 +213,8 @@ def prepare(
     batch = batch.with_columns(reward_N=shaped.reward_N).select(kept_N.nonzero().squeeze(-1))
     batch, learned, pretraining = _advantages(bundle, batch, config, beta, pretrains)
     nan_N = torch.where(scored_N, score_N, torch.nan)
-    return Experience(batch, nan_N, shaped.reward_N, metrics | learned, moments, lengths, pretraining)
+    reward_N = torch.where(kept_N, shaped.reward_N, torch.nan)
+    return Experience(batch, nan_N, reward_N, metrics | learned, moments, lengths, pretraining)
 
 
 def _lengths(batch: FlatBatch) -> Tensor:

@@ -15,7 +15,10 @@ from trimtab.runtime.files import Ledger, write_atomic
 
 
 def record_rollout(ledger: Ledger, version: int, completions: Seq[Completion], made: Experience) -> None:
-    """One row per answer: what was sampled from which version, its raw score and shaped reward (null = not scored)."""
+    """One row per answer: what was sampled from which version, its raw score (null = not scored) and shaped
+
+    reward (null = not learned from).
+    """
     for completion, score, reward in zip(completions, made.score_N.tolist(), made.reward_N.tolist(), strict=True):
         ledger.append(
             {
@@ -26,7 +29,7 @@ def record_rollout(ledger: Ledger, version: int, completions: Seq[Completion], m
                 "logp": sum(completion.logps),
                 "finish": completion.finish,
                 "score": None if math.isnan(score) else score,
-                "reward": reward,
+                "reward": None if math.isnan(reward) else reward,
                 "text": completion.text,
             }
         )
