@@ -15,9 +15,9 @@ from trimtab.runtime.files import Ledger, write_atomic
 
 
 def record_rollout(ledger: Ledger, version: int, completions: Seq[Completion], made: Experience) -> None:
-    """One row per answer: what was sampled from which version, its raw score (null = not scored) and shaped
+    """One row per answer: what was sampled from which version, its raw score and its shaped reward.
 
-    reward (null = not learned from).
+    A null score: not scored. A null reward: not learned from.
     """
     for completion, score, reward in zip(completions, made.score_N.tolist(), made.reward_N.tolist(), strict=True):
         ledger.append(
