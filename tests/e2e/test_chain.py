@@ -98,7 +98,7 @@ def test_the_reward_model_scores_in_plain_transformers(stages: Path) -> None:
         )
         for answer in ("It is warm and good.", "I hate it, it is awful.")
     ]
-    alone = [float(model(**tokenizer(t, add_special_tokens=False, return_tensors="pt")).logits) for t in texts]
+    alone = [model(**tokenizer(t, add_special_tokens=False, return_tensors="pt")).logits.item() for t in texts]
     batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
     together = model(**batch).logits.squeeze(-1).tolist()
     assert alone == pytest.approx(together, abs=1e-5) and alone[0] != alone[1]
