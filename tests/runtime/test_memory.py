@@ -10,12 +10,12 @@ import resource, sys, torch
 from trimtab.runtime.memory import keep_freed
 if sys.argv[1] == "kept" and not keep_freed():
     raise SystemExit(3)
-def work():
-    for _ in range(5):
-        torch.ones(12_000_000)  # 48 MB: beyond what glibc would come to keep by itself
-work()
+def work(times):
+    for _ in range(times):
+        torch.ones(9_000_000)  # 36 MB: beyond what glibc would come to keep by itself
+work(40)  # glibc's posix_memalign asks for a little more than the block it freed: some rounds pass before one fits
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-work()
+work(5)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
