@@ -81,7 +81,7 @@ def instruments(config: EvaluateConfig, context: StageContext) -> list[Scorer]:
     made: list[Scorer] = []
     for name in config.scorers:
         if name != "ridge":
-            made.append(scorer(name))
+            made.append(scorer(name, context.scorers))
             continue
         ratings = context.rows(f"{config.prompts.partition('.')[0]}.ratings")
         if not ratings:
@@ -94,7 +94,10 @@ def instruments(config: EvaluateConfig, context: StageContext) -> list[Scorer]:
 
 
 def _side(side: Judged, nll: list[float], renderer: Renderer, rows: dict[str, Prompt], scorers: Seq[Scorer]) -> Answers:
-    items = [ToScore(a.prompt_id, renderer.messages(rows[a.prompt_id]), a.text) for a in side.answers]
+    items = [
+        ToScore(a.prompt_id, renderer.messages(rows[a.prompt_id]), a.text, rows[a.prompt_id].columns)
+        for a in side.answers
+    ]
     ends = set(renderer.end_ids)
     return Answers(
         scores={s.name: s.score(items) for s in scorers},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from trimtab.protocols import ModelSpec
+from trimtab.protocols import ModelSpec, Scorer
 
 
 class Dataset(Protocol):
@@ -42,6 +42,7 @@ class StageContext:
         stop: name of a received signal, or "" while none came.
         say: prints one line for a person.
         inexact: the user accepts that this machine continues the run with other sums.
+        scorers: those that were handed to the run from Python, by the name that the recipe gives them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class StageContext:
     stop: Callable[[], str] = lambda: ""
     say: Callable[[str], None] = print
     inexact: bool = False
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
     def rows(self, reference: str, split: str = "train") -> list[Any]:
         """Records of ``dataset.kind``, e.g. ``films.demonstrations``."""

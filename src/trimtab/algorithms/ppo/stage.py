@@ -24,7 +24,7 @@ from trimtab.models.flat import Body
 from trimtab.models.hydra import branch_of, trunk_of
 from trimtab.models.load import LoadedLM, LoadedReward, load_lm, load_reward
 from trimtab.models.trunk_store import with_trunk
-from trimtab.protocols import ModelSpec, TokenPrompt, ToScore
+from trimtab.protocols import ModelSpec, Scorer, TokenPrompt, ToScore
 from trimtab.records import Completion, Demonstration, Prompt
 from trimtab.runtime.files import Ledger
 from trimtab.sampling.local import LocalSampler
@@ -130,9 +130,8 @@ def build(loaded: LoadedLM, spec: ModelSpec, config: PPOConfig, reward: LoadedRe
     return bundle
 
 
-def text_scores_of(name: str, renderer: Renderer, prompts: dict[str, Prompt]) -> TextScores:
-    """A named scorer of texts as PPO calls it."""
-    chosen = scorer(name)
+def text_scores_of(chosen: Scorer, renderer: Renderer, prompts: dict[str, Prompt]) -> TextScores:
+    """A scorer of texts as PPO calls it."""
 
     def score(completions: Seq[Completion]) -> list[float | None]:
         items = [
@@ -158,11 +157,13 @@ def run(config: PPOConfig, context: StageContext) -> Result:
     spec, device = context.models["model"], device_of()
     loaded = load_lm(spec, device=str(device))
     renderer = Renderer(loaded.tokenizer, spec.template)
-    reward, notes = None, []
+    reward, given, notes = None, None, []
     if "reward" in context.models:
         reward = load_reward(context.models["reward"], loaded.mode, device=str(device))
         notes.append(refuse_weak(reward.path, config))
         same_tokens(renderer, Renderer(reward.tokenizer, context.models["reward"].template))
+    else:
+        given = scorer(config.reward, context.scorers)
     bundle = build(loaded, spec, config, reward, context.seed)
     rows = cast(list[Prompt], context.rows(config.prompts))
     shown = cast(list[Prompt], context.rows(config.prompts, "heldout"))
@@ -170,7 +171,7 @@ def run(config: PPOConfig, context: StageContext) -> Result:
     prompts = [renderer.prompt(row) for row in rows]
     showcased = [renderer.prompt(row) for row in shown]
     capacity = max(len(p.ids) for p in (*prompts, *showcased)) + config.rollout.max_new_tokens
-    texts = None if reward is not None else text_scores_of(config.reward, renderer, {r.id: r for r in rows})
+    texts = None if given is None else text_scores_of(given, renderer, {r.id: r for r in rows})
 
     def sampler(slots: int) -> LocalSampler:
         return LocalSampler(
