@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from trimtab.data.account import Account, LeftOut, settle_bad_rows
 from trimtab.data.columns import Record, Shape, build, check_mapping, detect, rename
-from trimtab.data.config import DataConfig
+from trimtab.data.config import DataConfig, Fail, OnBadRows
 from trimtab.data.files import Raw, find_files, read_rows
 from trimtab.data.films import FILMS, films
 from trimtab.data.keyed import keyed_order
@@ -33,11 +33,15 @@ class LoadedData:
         name: its name in the recipe.
         records: ``(kind, split)`` -> records in their fixed order.
         accounted: what happened to every row.
+        places: a record's id -> where its row stands, for messages of those who refuse it later.
+        on_bad_rows: what the recipe says about bad rows; stages apply it to rows that a template refuses.
     """
 
     name: str
     records: Mapping[tuple[str, str], list[Any]]
     accounted: Account
+    places: Mapping[str, Where] = field(default_factory=dict[str, Where])
+    on_bad_rows: OnBadRows = field(default_factory=Fail)
 
     def rows(self, kind: str, split: str = "train") -> list[Any]:
         """Records of one kind and split.
@@ -96,11 +100,11 @@ def summary(data: LoadedData) -> str:
 
 
 def _built_in(name: str, config: DataConfig, seed: int) -> LoadedData:
-    for field in fields(DataConfig):
-        if field.name != "source" and getattr(config, field.name) != getattr(DataConfig(FILMS), field.name):
+    for key in fields(DataConfig):
+        if key.name != "source" and getattr(config, key.name) != getattr(DataConfig(FILMS), key.name):
             raise DataError(
-                f"source {config.source} reads no key '{field.name}'",
-                where=Where(key=f"data.{name}.{field.name}"),
+                f"source {config.source} reads no key '{key.name}'",
+                where=Where(key=f"data.{name}.{key.name}"),
                 fix="leave it out; its splits are fixed",
             )
     return LoadedData(name, *films(seed))
@@ -129,7 +133,8 @@ def _from_files(name: str, config: DataConfig, seed: int, base: Path | None) -> 
         raise DataError(f"limit is {limit}", where=Where(key="limit"), fix="use at least one row, or leave it out")
     account.left_out += [LeftOut(where, "beyond the limit") for _, where in rows[limit:]]
     records = _split([record for record, _ in rows[:limit]], shape, config, seed, account)
-    return LoadedData(name, records, account)
+    places = {record.id: where for record, where in rows[:limit]}
+    return LoadedData(name, records, account, places, config.on_bad_rows)
 
 
 def _find(config: DataConfig, base: Path | None) -> list[Path]:
