@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from trimtab.algorithms.sft.config import SFTConfig
 from trimtab.algorithms.sft.sft import SFT
 from trimtab.batch import Sequence
@@ -12,6 +14,7 @@ from trimtab.models.load import load_lm
 from trimtab.models.trunk_store import with_trunk
 from trimtab.records import Demonstration
 from trimtab.train.fit import fit
+from trimtab.train.rows import StageRows
 from trimtab.train.session import device_of, loop_of, sidecar_of
 from trimtab.train.stage import Result, StageContext
 
@@ -30,10 +33,11 @@ def run(config: SFTConfig, context: StageContext) -> Result:
     renderer = Renderer(loaded.tokenizer, spec.template)
     bundle = Bundle(loaded.lm, loaded.mode, spec.branch)
     bundle.add_policy()
-    demonstrations = context.rows(config.data)[: config.limit]
-    rows = [sequence_of(row, renderer, config.loss_on) for row in demonstrations]
-    heldout_rows = context.rows(config.data, "heldout")[: config.heldout]
-    heldout = [sequence_of(row, renderer, config.loss_on) for row in heldout_rows]
+    account = StageRows(context)
+    make = partial(sequence_of, renderer=renderer, loss_on=config.loss_on)
+    rows = [row for _, row in account.take(config.data, "train", make, purpose="training", limit=config.limit)]
+    heldout = [row for _, row in account.take(config.data, "heldout", make, purpose="measure", limit=config.heldout)]
+    account.write()
     heldout = with_trunk(bundle, heldout, config.train.token_budget)
     if config.epochs > 1:
         rows = with_trunk(bundle, rows, config.train.token_budget)
