@@ -209,6 +209,7 @@ class ModelSpec:
         template: named chat template, or null for the tokenizer's own.
         dtype: of compute and of saved weights; master weights and gradient accumulators are float32 always.
         revision: of a Hugging Face id.
+        gives: ``reward model`` = it has a scalar head and may be a stage's ``reward``.
     """
 
     load: str
@@ -216,3 +217,4 @@ class ModelSpec:
     template: str | None = None
     dtype: DType = "bfloat16"
     revision: str | None = None
+    gives: Literal["language model", "reward model"] = "language model"

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.data.config import DataConfig
 from trimtab.errors import RecipeError
-from trimtab.pipeline.stages import REWARD_SCORERS, STAGES, Gives, StageKind
+from trimtab.pipeline.stages import REWARD_SCORERS, STAGES, Gives, StageKind, is_scorer
 from trimtab.protocols import ModelSpec
 from trimtab.schema import Node, did_you_mean
 
@@ -125,7 +125,7 @@ def refuse_unknown_references(recipe: Recipe) -> None:
                 _refuse_data(recipe, stage, key)
         for key, known in stage.table.scorers.items():
             for word in getattr(stage.config, key):
-                if word not in known:
+                if not is_scorer(word, known):
                     fix = did_you_mean(word, known)
                     raise recipe.error(f"stages.{stage.name}.{key}", f"there is no scorer '{word}'", fix)
 
@@ -133,13 +133,14 @@ def refuse_unknown_references(recipe: Recipe) -> None:
 def _refuse_model(recipe: Recipe, stage: Stage, key: str, wanted: Gives) -> None:
     reference, path = stage.models[key], f"stages.{stage.name}.{key}"
     names = [name for name, other in recipe.stages.items() if other.table.gives == wanted and name != stage.name]
-    names += REWARD_SCORERS if wanted == "reward model" else recipe.models
+    names += [name for name, spec in recipe.models.items() if spec.gives == wanted]
+    names += REWARD_SCORERS if wanted == "reward model" else ()
     if reference == stage.name:
         raise recipe.error(path, f"stage '{stage.name}' reads itself", "name a model or another stage")
     if reference in names:
         return
     if reference in recipe.stages or reference in recipe.models:
-        gives = recipe.stages[reference].table.gives if reference in recipe.stages else "language model"
+        gives = recipe.stages[reference].table.gives if reference in recipe.stages else recipe.models[reference].gives
         problem = f"'{reference}' gives {_a(gives)}, this key reads {_a(wanted)}"
         raise recipe.error(path, problem, f"use one of {', '.join(names)}" if names else f"add {_a(wanted)}")
     raise recipe.error(path, f"there is no model or stage '{reference}'", did_you_mean(reference, names, wanted))

@@ -6,17 +6,30 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from trimtab.errors import CheckpointError, Where
 from trimtab.models.catalogue import CATALOGUE, CONVERSION
 from trimtab.pipeline.graph import Recipe, Stage
 from trimtab.pipeline.manifest import digest, file_hashes, read_manifest
+from trimtab.pipeline.stages import FUNCTION
 from trimtab.protocols import ModelSpec
 from trimtab.train.stage import Dataset
 
+NONE: Mapping[str, Any] = MappingProxyType({})
 
-def sources_of(recipe: Recipe, stage: Stage, rows: Callable[[str], str]) -> dict[str, Any]:
+
+def functions_of(stage: Stage) -> list[tuple[str, str]]:
+    """Key and name of every Python function that a stage calls."""
+    rewards = [(key, getattr(stage.config, key)) for key in stage.table.rewards]
+    scorers = [(key, word) for key in stage.table.scorers for word in getattr(stage.config, key)]
+    return [(key, word) for key, word in (*rewards, *scorers) if word.startswith(FUNCTION)]
+
+
+def sources_of(
+    recipe: Recipe, stage: Stage, rows: Callable[[str], str], functions: Mapping[str, Mapping[str, Any]] = NONE
+) -> dict[str, Any]:
     """Key of the stage -> what it reads that no stage of this run makes: models and data.
 
     A catalogue model is known by its pinned hash, a folder by the hashes of its files, a Hugging Face id by its
@@ -24,13 +37,21 @@ def sources_of(recipe: Recipe, stage: Stage, rows: Callable[[str], str]) -> dict
 
     Args:
         rows: ``dataset.kind`` -> digest (see ``rows_digest``).
+        functions: name of a Python function -> what is remembered of it (see ``scoring.function``).
     """
     models = {key: _model(recipe.models[name]) for key, name in stage.models.items() if name not in recipe.stages}
     data = {key: {"rows": reference, "sha256": rows(reference)} for key, reference in stage.data.items()}
-    return models | data
+    called = {f"{key}.{name}": dict(functions[name]) for key, name in functions_of(stage)}
+    return models | data | called
 
 
-def inputs_of(recipe: Recipe, stage: Stage, run_dir: Path, rows: Callable[[str], str]) -> dict[str, Any]:
+def inputs_of(
+    recipe: Recipe,
+    stage: Stage,
+    run_dir: Path,
+    rows: Callable[[str], str],
+    functions: Mapping[str, Mapping[str, Any]] = NONE,
+) -> dict[str, Any]:
     """``sources_of`` and the models of other stages, known by the hashes of their files.
 
     Raises:
@@ -38,7 +59,7 @@ def inputs_of(recipe: Recipe, stage: Stage, run_dir: Path, rows: Callable[[str],
     """
     folders = {key: run_dir / "stages" / name for key, name in stage.models.items() if name in recipe.stages}
     made = {key: {"stage": folder.name, "sha256": _stage_output(folder)} for key, folder in folders.items()}
-    return made | sources_of(recipe, stage, rows)
+    return made | sources_of(recipe, stage, rows, functions)
 
 
 def rows_digest(dataset: Dataset, kind: str) -> str:

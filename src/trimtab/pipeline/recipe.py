@@ -30,7 +30,7 @@ from trimtab.pipeline.graph import (
 )
 from trimtab.pipeline.limits import refuse_out_of_range
 from trimtab.pipeline.overrides import apply_overrides
-from trimtab.pipeline.stages import REWARD_SCORERS, STAGES, StageKind
+from trimtab.pipeline.stages import REWARD_SCORERS, STAGES, StageKind, is_scorer
 from trimtab.pipeline.text import read_recipe_file, read_recipe_text
 from trimtab.protocols import ModelSpec
 from trimtab.schema import Node, did_you_mean, field_hints, merge, nearest, node_of, parse
@@ -156,6 +156,6 @@ def _stage(name: str, node: Node) -> Stage:
     body = dataclasses.replace(node, value={k: v for k, v in node.value.items() if k != "kind"})
     config = parse(body, table.config, f"stages.{name}")
     models = {key: getattr(config, key) for key in table.models}
-    models |= {key: ref for key in table.rewards if (ref := getattr(config, key)) not in REWARD_SCORERS}
+    models |= {key: ref for key in table.rewards if not is_scorer(ref := getattr(config, key))}
     data = {key: ref for key in table.data if (ref := value_at(config, key)) is not None}
     return Stage(name, str(kind), config, models, data | dict(table.implied(config)))

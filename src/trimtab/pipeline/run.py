@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from trimtab.data.load import load as load_data
 from trimtab.errors import CheckpointError, Interrupted, RecipeError, TrimtabError, Where
 from trimtab.pipeline.environment import honour
 from trimtab.pipeline.graph import Recipe, Stage
-from trimtab.pipeline.inputs import inputs_of, rows_digest, sources_of
+from trimtab.pipeline.inputs import NONE, functions_of, inputs_of, rows_digest, sources_of
 from trimtab.pipeline.manifest import StageManifest, changes, config_digest, read_manifest, write_manifest
 from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import load_function
@@ -34,6 +34,7 @@ from trimtab.runtime.lock import run_lock
 from trimtab.runtime.memory import keep_freed
 from trimtab.runtime.signals import stop_flag
 from trimtab.schema import did_you_mean, to_plain
+from trimtab.scoring.function import GivenScorer
 from trimtab.train.stage import Dataset, StageContext
 
 OpenDataset = Callable[..., Dataset]
@@ -52,6 +53,7 @@ class _Driver:
     stop: Callable[[], str]
     inexact: bool
     open_dataset: OpenDataset
+    functions: Mapping[str, GivenScorer]
     environment: dict[str, Any] = field(default_factory=dict)
     different: list[str] = field(default_factory=list)
     loaded: dict[str, Dataset] = field(default_factory=dict)
@@ -72,6 +74,10 @@ class _Driver:
             self.digests[reference] = rows_digest(self.dataset(name), kind)
         return self.digests[reference]
 
+    def identities(self) -> dict[str, Mapping[str, Any]]:
+        """Name -> what is remembered of each Python function."""
+        return {name: function.identity for name, function in self.functions.items()}
+
     def event(self, kind: str, **details: Any) -> None:
         with open(self.dir / "events.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), "event": kind, **details}) + "\n")
@@ -85,6 +91,7 @@ def run(
     again: str = "",
     say: Callable[[str], None] = print,
     open_dataset: OpenDataset = load_data,
+    functions: Mapping[str, GivenScorer] = NONE,
 ) -> Path:
     """Run every stage that is not finished; returns the directory.
 
@@ -95,6 +102,7 @@ def run(
         again: forget this stage and all that read it, then run them anew.
         say: prints one line for a person.
         open_dataset: called as ``open_dataset(name, config, seed, say=say)``.
+        functions: the Python functions that the recipe names as ``python:...``, by that name.
 
     Raises:
         RunLocked: another process drives this directory.
@@ -102,11 +110,12 @@ def run(
         Interrupted: SIGINT or SIGTERM came; everything is saved.
         TrimtabError: whatever a stage refuses; a full disk.
     """
+    _refuse_absent_functions(recipe, functions)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     keep_freed()
     with run_lock(directory / ".lock"), stop_flag() as stop:
-        driver = _Driver(recipe, directory, say, stop, inexact, open_dataset)
+        driver = _Driver(recipe, directory, say, stop, inexact, open_dataset, functions)
         try:
             _drive(driver, again)
         except Interrupted as error:
@@ -121,6 +130,15 @@ def run(
                 fix="make room, then run the same command again: it continues from the last checkpoint",
             ) from error
     return directory
+
+
+def _refuse_absent_functions(recipe: Recipe, functions: Mapping[str, GivenScorer]) -> None:
+    for stage in recipe.stages.values():
+        for key, name in functions_of(stage):
+            if name not in functions:
+                problem = f"'{name}' is a Python function, and a recipe cannot hold one"
+                fix = "run it from Python, as in trimtab.PPO(..., reward=function, dir=...).run()"
+                raise recipe.error(f"stages.{stage.name}.{key}", problem, fix)
 
 
 def _drive(driver: _Driver, again: str) -> None:
@@ -161,7 +179,7 @@ def _finished(driver: _Driver, name: str) -> bool:
 
 
 def _refuse_other_sources(driver: _Driver, stage: Stage, manifest: StageManifest | None) -> None:
-    sources = sources_of(driver.recipe, stage, driver.rows)
+    sources = sources_of(driver.recipe, stage, driver.rows, driver.identities())
     if manifest is not None:
         at = f"stages.{stage.name}.inputs"
         before = {key: manifest.inputs.get(key) for key in sources}
@@ -183,7 +201,7 @@ def _refuse_changes(driver: _Driver, name: str, manifest: StageManifest, before:
 def _stage(driver: _Driver, stage: Stage) -> None:
     folder = driver.folder(stage.name)
     folder.mkdir(parents=True, exist_ok=True)
-    inputs = inputs_of(driver.recipe, stage, driver.dir, driver.rows)
+    inputs = inputs_of(driver.recipe, stage, driver.dir, driver.rows, driver.identities())
     manifest = read_manifest(folder)
     if manifest is not None:
         at = f"stages.{stage.name}.inputs"
@@ -231,6 +249,7 @@ def _context(driver: _Driver, stage: Stage) -> StageContext:
         stop=driver.stop,
         say=driver.say,
         inexact=driver.inexact,
+        scorers=driver.functions,
     )
 
 

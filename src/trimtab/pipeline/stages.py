@@ -54,6 +54,15 @@ INSTRUMENTS = ("vader", "ridge")
 """Scorers that may measure: ``ridge`` is fitted on ratings of the same dataset."""
 
 
+FUNCTION = "python:"
+"""How the name of a Python function begins, where a scorer is named. Its object is handed to ``pipeline.run.run``."""
+
+
+def is_scorer(name: str, known: tuple[str, ...] = REWARD_SCORERS) -> bool:
+    """Whether a word names a scorer rather than a model or a stage; a function's name does, whoever holds it."""
+    return name in known or name.startswith(FUNCTION)
+
+
 def _ratings(config: EvaluateConfig) -> dict[str, str]:
     """``ridge`` is fitted on the ratings of the prompts' own dataset."""
     dataset = config.prompts.partition(".")[0]
