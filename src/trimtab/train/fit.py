@@ -161,7 +161,8 @@ def _resume(
             fix="restore the old setting, or accept another rounding with --inexact",
         )
     for name, ledger in ledgers.items():
-        ledger.cut_back(found.state["ledgers"][name])
+        # A ledger that the checkpoint does not know is one that a newer version writes: it starts now.
+        ledger.cut_back(found.state["ledgers"].get(name, EMPTY_MARK))
     tensors = {name: found.tensors.get(name, {}) for name in ("master", "exp_avg", "exp_avg_sq", "step")}
     engine.load(tensors, found.state["engine"])
     algorithm.load_state_dict(found.state["algorithm"])

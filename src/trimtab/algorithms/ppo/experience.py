@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from trimtab.algorithms.ppo.config import Complete, Exclude, PPOConfig
+from trimtab.algorithms.ppo.foresight import foresight
 from trimtab.algorithms.ppo.shaping import shape
 from trimtab.batch import FlatBatch, Sequence, flatten
 from trimtab.errors import DataError, Diverged, ModelError
@@ -45,6 +46,8 @@ class Experience:
         moments: running moments of scores as they are shaped, this rollout included.
         lengths: running regression of scores on lengths, this rollout included.
         pretraining: this rollout trains the critic alone.
+        kl_N: Σ over each completion's actions of log π - log π_ref, in nats, in the order sampled.
+        critic: what the critic predicted beside what came of it, in bins (see ``foresight``).
     """
 
     batch: FlatBatch
@@ -54,6 +57,8 @@ class Experience:
     moments: Moments
     lengths: CoMoments
     pretraining: bool
+    kl_N: Tensor
+    critic: dict[str, Any]
 
 
 def sequence_of(completion: Completion, end_id: int | None) -> Sequence:
@@ -73,6 +78,44 @@ def sequence_of(completion: Completion, end_id: int | None) -> Sequence:
         id=f"{completion.prompt_id}#{completion.sample}",
         token_columns={"sampler_logp_T": torch.tensor(logps, dtype=torch.float32)},
     )
+
+
+def laid_out(completions: Seq[Completion], config: PPOConfig, end_id: int) -> FlatBatch:
+    """Answers on one axis; under ``truncated: complete`` those without their end token get a virtual one."""
+    complete = isinstance(config.truncated, Complete)
+    unended = [complete and c.finish != "end" for c in completions]
+    return flatten([sequence_of(c, end_id if u else None) for c, u in zip(completions, unended, strict=True)])
+
+
+def asked_for(completions: Seq[Completion], config: PPOConfig) -> Tensor:
+    """bool [N]: answers that are scored. A truncated one is only where it is completed for that."""
+    complete = isinstance(config.truncated, Complete)
+    return torch.tensor([complete or c.finish != "length" for c in completions])
+
+
+def beside_reference(
+    bundle: Bundle, completions: Seq[Completion], config: PPOConfig, *, end_id: int, text_scores: TextScores | None
+) -> list[dict[str, Any]]:
+    """For people: each answer's raw score, and how much likelier its tokens are under the policy than the reference.
+
+    Returns:
+        per answer ``score`` (null: not scored), ``kl`` (nats, Σ of the next) and ``log_ratio`` (log π - log π_ref of
+        every sampled token, to four decimals; null where it is not finite).
+    """
+    batch = passes(bundle, laid_out(completions, config, end_id), config)
+    score_N = raw_scores(bundle, batch, completions, asked_for(completions, config), config, text_scores)
+    log_ratio_T = k1(batch["old_logp_T"], batch["ref_logp_T"]).cpu()
+    made = []
+    for row, (score, kl) in enumerate(zip(score_N.tolist(), log_ratios(batch).tolist(), strict=True)):
+        chosen_T = batch.act_T & (batch.sequence_T == row)
+        made.append(
+            {
+                "score": score if math.isfinite(score) else None,
+                "kl": round(kl, 4) if math.isfinite(kl) else None,
+                "log_ratio": [round(x, 4) if math.isfinite(x) else None for x in log_ratio_T[chosen_T].tolist()],
+            }
+        )
+    return made
 
 
 @torch.no_grad()
@@ -190,15 +233,12 @@ def prepare(
         Diverged: no answer is left to learn from.
     """
     truncated_N = torch.tensor([c.finish == "length" for c in completions])
-    complete = isinstance(config.truncated, Complete)
-    unended = [complete and c.finish != "end" for c in completions]
-    batch = flatten([sequence_of(c, end_id if u else None) for c, u in zip(completions, unended, strict=True)])
-    batch = passes(bundle, batch, config)
+    batch = passes(bundle, laid_out(completions, config, end_id), config)
     metrics = check_parity(batch, config, cast(int, bundle.lm.config.vocab_size))
     if fresh:
         check_start(bundle, batch)
-    asked_N = torch.ones_like(truncated_N) if complete else ~truncated_N
-    score_N = _scores(bundle, batch, completions, asked_N, config, text_scores)
+    asked_N = asked_for(completions, config)
+    score_N = raw_scores(bundle, batch, completions, asked_N, config, text_scores)
     scored_N = torch.isfinite(score_N)
     lengths = lengths.update(zip(_lengths(batch)[scored_N].tolist(), score_N[scored_N].tolist(), strict=True))
     fair_N = without_length(score_N, _lengths(batch), config, lengths)
@@ -210,11 +250,12 @@ def prepare(
     metrics |= _summary(batch, score_N, scored_N, truncated_N, shaped.reward_N[kept_N])
     metrics |= account | {"clip_fraction/reward": shaped.clipped, "beta": beta}
     metrics |= {"score/length_slope": lengths.slope, "score/length_correlation": lengths.correlation}
+    kl_N = log_ratios(batch)
     batch = batch.with_columns(reward_N=shaped.reward_N).select(kept_N.nonzero().squeeze(-1))
-    batch, learned, pretraining = _advantages(bundle, batch, config, beta, pretrains)
+    batch, learned, pretraining, critic = _advantages(bundle, batch, config, beta, pretrains)
     nan_N = torch.where(scored_N, score_N, torch.nan)
     reward_N = torch.where(kept_N, shaped.reward_N, torch.nan)
-    return Experience(batch, nan_N, reward_N, metrics | learned, moments, lengths, pretraining)
+    return Experience(batch, nan_N, reward_N, metrics | learned, moments, lengths, pretraining, kl_N, critic)
 
 
 def _lengths(batch: FlatBatch) -> Tensor:
@@ -245,7 +286,7 @@ def _kept(asked_N: Tensor, scored_N: Tensor, truncated_N: Tensor, config: PPOCon
 
 
 @torch.no_grad()
-def _scores(
+def raw_scores(
     bundle: Bundle,
     batch: FlatBatch,
     completions: Seq[Completion],
@@ -272,7 +313,7 @@ def _scores(
 
 def _advantages(
     bundle: Bundle, batch: FlatBatch, config: PPOConfig, beta: float, pretrains: Callable[[float], bool]
-) -> tuple[FlatBatch, Metrics, bool]:
+) -> tuple[FlatBatch, Metrics, bool, dict[str, Any]]:
     act_T, n = batch.act_T, batch.sequences
     old_value_T = _values(bundle, batch, config)
     reward_T = torch.zeros(batch.tokens)
@@ -284,7 +325,9 @@ def _advantages(
         return gae(reward_T, old_value_T, act_T, batch.sequence_T, n, config.gae.gamma, lam)
 
     # Against Monte-Carlo returns: a λ-return contains the critic's own guesses, and a bad critic would flatter itself.
-    explained = _explained_variance(old_value_T[act_T], estimate(1.0)[1][act_T])
+    seen_T = estimate(1.0)[1]
+    explained = _explained_variance(old_value_T[act_T], seen_T[act_T])
+    critic = foresight(old_value_T, seen_T, batch)
     pretraining = pretrains(explained)
     part = config.critic.pretrain
     advantage_T, return_T = estimate(part.lambda_ if pretraining and part else config.gae.lambda_)
@@ -303,7 +346,7 @@ def _advantages(
     for name in ("sampler_logp_T", "entropy_T", "reward_N"):
         batch.columns.pop(name)
     batch = batch.with_columns(old_value_T=old_value_T, advantage_T=advantage_T, return_T=return_T)
-    return batch, metrics, pretraining
+    return batch, metrics, pretraining, critic
 
 
 def _explained_variance(value_A: Tensor, return_A: Tensor) -> float:
@@ -321,10 +364,15 @@ def _values(bundle: Bundle, batch: FlatBatch, config: PPOConfig) -> Tensor:
     return torch.cat(parts)
 
 
+def log_ratios(batch: FlatBatch) -> Tensor:
+    """[N]: Σ over each answer's tokens of log π - log π_ref, in nats."""
+    return sum_by_sequence(k1(batch["old_logp_T"], batch["ref_logp_T"]), batch.sequence_T, batch.sequences)
+
+
 def _summary(batch: FlatBatch, score_N: Tensor, scored_N: Tensor, truncated_N: Tensor, reward_K: Tensor) -> Metrics:
     """Of all answers; ``reward_K`` of those that are learned from."""
-    act_T, n = batch.act_T, batch.sequences
-    log_ratio_N = sum_by_sequence(k1(batch["old_logp_T"], batch["ref_logp_T"]), batch.sequence_T, n)
+    act_T = batch.act_T
+    log_ratio_N = log_ratios(batch)
     length_N = _lengths(batch)
     tokens = float(act_T.sum())
     scored = score_N[scored_N].double()
