@@ -19,8 +19,9 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from trimtab.errors import RecipeError, Where
@@ -69,6 +70,46 @@ def plain(node: Node) -> Any:
     return [plain(child) for child in node.value] if isinstance(node.value, tuple) else node.value
 
 
+class RecipeErrors(RecipeError):
+    """Several errors at once, each with its own place and fix, in the order in which they stand in the recipe."""
+
+    def __init__(self, errors: Iterable[RecipeError]) -> None:
+        self.errors = tuple(sorted(errors, key=_standing))
+        first = self.errors[0]
+        super().__init__(first.problem, where=first.where, fix=first.fix)
+        self.args = ("\n".join([*map(str, self.errors), f"({len(self.errors)} problems)"]),)
+
+
+def _standing(error: RecipeError) -> tuple[bool, str, int, int]:
+    """Recipes before the overrides laid on them, then line and column."""
+    where = error.where or NOWHERE
+    return where.line is None, where.file, where.line or 0, where.column or 0
+
+
+@dataclass
+class Problems:
+    """Collects errors, so that a person reads all of them and not one per attempt."""
+
+    found: list[RecipeError] = field(default_factory=list[RecipeError])
+
+    @contextmanager
+    def catching(self) -> Generator[None]:
+        """What is raised inside is kept, and what comes after goes on."""
+        try:
+            yield
+        except RecipeErrors as several:
+            self.found += several.errors
+        except RecipeError as error:
+            self.found.append(error)
+
+    def raise_found(self) -> None:
+        """Raises what was found: nothing, one error, or ``RecipeErrors``."""
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            raise RecipeErrors(self.found)
+
+
 def parse(node: Node, hint: type[T], path: str = "") -> T:
     """A value of type ``hint`` (normally a frozen dataclass) from a tree.
 
@@ -79,6 +120,7 @@ def parse(node: Node, hint: type[T], path: str = "") -> T:
 
     Raises:
         RecipeError: unknown or missing key, wrong type, not finite; it names file, line, column, key and a fix.
+        RecipeErrors: several of them.
     """
     return _parse(node, hint, _Spot(path))
 
@@ -119,15 +161,19 @@ def _merge_fields(base: Node, over: Node, kind: Any) -> Node:
 def nearest(word: str, names: Iterable[str]) -> list[str]:
     """At most three known names closest to a misspelt one, all equally close; none if nothing is near.
 
-    Closest by edit distance (a swap of neighbours is one edit, case is ignored); where no name is within a third of the
-    word's length, by difflib's ratio.
+    Closest by edit distance (a swap of neighbours is one edit, case is ignored), within a third of the longer word's
+    length, or two slips where it has four letters; where no name is, by difflib's ratio.
     """
     names = sorted(set(names))
     distance = {name: _edits(word.lower(), name.lower()) for name in names}
-    near = [name for name in names if distance[name] <= max(1, len(word) // 3)]
+    near = [name for name in names if distance[name] <= _slips(max(len(word), len(name)))]
     near = near or difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     best = min((distance[name] for name in near), default=0)
     return [name for name in near if distance[name] == best][:3]
+
+
+def _slips(length: int) -> int:
+    return max(length // 3, 2 if length >= 4 else 1)
 
 
 def did_you_mean(word: str, names: Iterable[str], what: str = "") -> str:
@@ -246,8 +292,12 @@ def _mapping(node: Node, items: dict[str, Node], hint: Any, spot: _Spot) -> Any:
         if dataclasses.is_dataclass(kind):
             return _record(node, items, kind, spot)
         if get_origin(kind) in (dict, collections.abc.Mapping):
-            of = get_args(kind)[1]
-            return {key: _parse(child, of, spot.under(key)) for key, child in items.items()}
+            of, problems, values = get_args(kind)[1], Problems(), dict[str, Any]()
+            for key, child in items.items():
+                with problems.catching():
+                    values[key] = _parse(child, of, spot.under(key))
+            problems.raise_found()
+            return values
     raise _wrong(node, hint, spot)
 
 
@@ -275,12 +325,15 @@ def _list(node: Node, items: tuple[Node, ...], hint: Any, spot: _Spot) -> tuple[
     args = next((get_args(kind) for kind in members(hint) if get_origin(kind) is tuple), None)
     if args is None:
         raise _wrong(node, hint, spot)
-    if args[-1] is Ellipsis:
-        return tuple(_parse(item, args[0], spot.item(i)) for i, item in enumerate(items))
-    if len(items) != len(args):
+    many = args[-1] is Ellipsis
+    if not many and len(items) != len(args):
         raise _wrong(node, hint, spot, got=f"a list of {len(items)}")
-    pairs = enumerate(zip(items, args, strict=True))
-    return tuple(_parse(item, arg, spot.item(i)) for i, (item, arg) in pairs)
+    problems, values = Problems(), list[Any]()
+    for i, item in enumerate(items):
+        with problems.catching():
+            values.append(_parse(item, args[0] if many else args[i], spot.item(i)))
+    problems.raise_found()
+    return tuple(values)
 
 
 def _choice(node: Node, hint: Any, spot: _Spot) -> Any:
@@ -309,33 +362,41 @@ def _choice(node: Node, hint: Any, spot: _Spot) -> Any:
 
 def _record(node: Node, items: dict[str, Node], kind: Any, spot: _Spot) -> Any:
     """A dataclass. A missing key is the parent's default for it (PPO's optimiser is constant), else the class's."""
-    hints, about = field_hints(kind), descriptions(kind)
+    hints, about, problems = field_hints(kind), descriptions(kind), Problems()
+    meant: set[str] = set()
     for key, child in items.items():
         if key not in hints:
             problem = f"unknown key '{key}'" + (f" in {spot.path}" if spot.path else "")
-            raise _refuse(child, spot.under(key).path, problem, _fix_unknown(key, kind, hints))
+            problems.found.append(_refuse(child, spot.under(key).path, problem, _fix_unknown(key, kind, hints, items)))
+            meant |= {*nearest(key, hints)}
     base = spot.default if type(spot.default) is kind else None
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        key = key_of(field.name)
-        default = _default(field) if base is None else getattr(base, field.name)
+    for entry in dataclasses.fields(kind):
+        key = key_of(entry.name)
+        default = _default(entry) if base is None else getattr(base, entry.name)
         if key in items:
-            values[field.name] = _parse(items[key], hints[key], spot.under(key, about.get(key, ""), default))
-        elif default is MISSING:
+            with problems.catching():
+                values[entry.name] = _parse(items[key], hints[key], spot.under(key, about.get(key, ""), default))
+        elif default is not MISSING:
+            values[entry.name] = default
+        elif key not in meant:  # a misspelt key is said once, not once more as a missing one
             what = about.get(key) or expected(hints[key])
-            raise _refuse(node, spot.path, f"needs the key '{key}'", f"add {key}: {what}")
-        else:
-            values[field.name] = default
+            problems.found.append(_refuse(node, spot.path, f"needs the key '{key}'", f"add {key}: {what}"))
+    problems.raise_found()
     return kind(**values)
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
+def _default(entry: dataclasses.Field[Any]) -> Any:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
-def _fix_unknown(key: str, kind: Any, hints: dict[str, Any]) -> str:
-    """A near key of this mapping; else the same key where a nested mapping knows it; else every key there is."""
+def _fix_unknown(key: str, kind: Any, hints: dict[str, Any], items: Iterable[str] = ()) -> str:
+    """A near key of this mapping; else the same key where a nested mapping knows it; else every key there is.
+
+    Of equally near ones, those that are written already are not what was meant.
+    """
     near = nearest(key, hints)
+    near = [name for name in near if name not in items] or near
     if not near or _edits(key.lower(), near[0].lower()) > 1:
         near = sorted(_deeper(kind, key), key=len)[:3] or near
     return _question(near) if near else f"known keys: {', '.join(hints)}"

@@ -16,12 +16,13 @@ from trimtab.algorithms.ppo.config import PRESETS, Clip, Complete, Normalise, Pe
 from trimtab.data.config import DataConfig
 from trimtab.errors import RecipeError
 from trimtab.pipeline.limits import UNLIMITED, rule_of
+from trimtab.pipeline.missing import refuse_missing
 from trimtab.pipeline.recipe import Recipe, load, resolve, shipped
 from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import INSTRUMENTS, REWARD_SCORERS, STAGES
 from trimtab.pipeline.text import read_recipe_text
 from trimtab.protocols import ModelSpec
-from trimtab.schema import Node, field_hints, members
+from trimtab.schema import Node, RecipeErrors, field_hints, members
 
 QUICKSTART = (files("trimtab.pipeline") / "recipes" / "quickstart.yaml").read_text(encoding="utf-8")
 LETTERS = "aeknst_"
@@ -324,6 +325,14 @@ CONFLICTS = [
     (["entropy={}"], [], "neither bonus nor target"),
     (["entropy={bonus: 1, target: 2}"], [], "both bonus and target"),
     (["policy_loss.clip_low=null"], [], "clipped on one side only"),
+    (["entropy={bonus: 1, coef: 0.1}"], [], "bonus is a weight itself\n  fix: remove coef"),
+    (["kl={coef: 0, adaptive: {target: 6}}"], [], "0 stays 0\n  fix: set coef to where it should start"),
+    (["optimizer={lr: 1, final: 0.1}"], [], "a constant schedule ends at lr, so final would do nothing"),
+    (["critic.optimizer={lr: 1, final: 0.1}"], [], "key 'stages.policy.critic.optimizer.final'"),
+    ([], ["stages.reward.heldout=0", "stages.reward.baselines=[vader]"], "fix: remove baselines, or set heldout"),
+    ([], ["models.base.load=sft"], "fix: remove models.base, and set model: sft where it is read"),
+    ([], ["models.base={load: smollm2-135m-q4, revision: x}"], "no revision to choose\n  fix: remove revision"),
+    ([], ["data.d={source: vader-films, limit: 3}"], "'limit' would do nothing\n  fix: remove limit"),
 ]
 
 
@@ -338,6 +347,67 @@ def test_what_only_looks_like_a_conflict_is_allowed() -> None:
     ppo("kl={coef: 0.1, place: loss, adaptive: {target: 6}}")
     read(SMALL, "stages.policy.sharing=hydra", "models.o={load: some/model, branch: 2}", "stages.reward.model=o")
     read(SMALL, "models.o={load: other}", "stages.reward.model=o")
+
+
+def test_what_a_preset_or_a_written_out_default_says_is_nobodys_mistake() -> None:
+    ppo("optimizer={lr: 1, final: 0.0}")
+    ppo("optimizer={lr: 1, final: 0.1, schedule: linear}")
+
+
+def test_several_problems_are_said_at_once_in_their_order() -> None:
+    text = SMALL.replace("model: base,", "modle: base, epochs: two,").replace("prompts: d", "prompt: d")
+    with pytest.raises(RecipeErrors) as error:
+        read(text + "seed: x\n", "stages.reward.heldot=3", "models.base.branch=many")
+    message, found = str(error.value), error.value.errors
+    assert [e.where.key for e in found if e.where] == [
+        "stages.sft.modle",
+        "stages.sft.epochs",
+        "stages.policy.prompt",
+        "seed",
+        "stages.reward.heldot",
+        "models.base.branch",
+    ]
+    assert all(e.fix and str(e) in message for e in found) and message.endswith("(6 problems)")
+    assert "needs the key" not in message  # the misspelt key is the missing one
+
+
+def test_references_numbers_and_conflicts_are_each_said_together() -> None:
+    both = refusal("stages.sft.model=bse", "stages.policy.reward=rewrd", "stages.sft.epochs=0")
+    assert both.count("fix:") == 3
+    conflicts = refusal("stages.policy.rollout={top_p: 0.5, top_k: 3}", "stages.policy.entropy={}")
+    assert conflicts.count("fix:") == 3
+
+
+# ---- files that are not there
+
+
+def missing(folder: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as error:
+        refuse_missing(read(SMALL, *overrides), folder)
+    return str(error.value)
+
+
+def test_missing_files_are_named_before_a_model_loads(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "model").mkdir()
+    refuse_missing(read(SMALL), tmp_path)  # some/model may be a Hugging Face id
+    assert "key 'models.base.load'" in missing(tmp_path, "models.base.load=./other/model")
+    assert "there is no folder './modle'\n  fix: did you mean" in missing(tmp_path, "models.base.load=./modle")
+    assert "has no config.json" in missing(tmp_path, "models.base.load=model")
+    assert "is a file" in missing(tmp_path, "models.base.load=rows.jsonl")
+    assert "did you mean 'smollm2-135m-q4'?" in missing(tmp_path, "models.base.load=smolm2-135m-q4")
+    assert "did you mean 'vader-films'?" in missing(tmp_path, "data.d.source=vader-flims")
+    message = missing(tmp_path, "data.d.source=rosw.jsonl", "models.base.load=../no/such")
+    assert "no file matches 'rosw.jsonl'" in message and "rows.jsonl'?" in message
+    assert "there is no folder '../no/such'" in message and "(2 problems)" in message
+    assert "key 'data.d.source'" in missing(tmp_path, 'data.d.source="a\\0b"')
+    assert "key 'data.d.source'" in missing(tmp_path, "data.d.source=" + "x" * 5000)
+    # What no stage reads may be anywhere.
+    refuse_missing(read(SMALL, "models.spare={load: ./nowhere}", "data.e={source: none.csv}"), tmp_path)
+
+
+def test_missing_files_stand_at_their_line(tmp_path: Path) -> None:
+    assert missing(tmp_path).startswith("r.yaml:3:12 key 'data.d.source': no file matches 'rows.jsonl'")
 
 
 def test_a_verdict_needs_somebody_else() -> None:

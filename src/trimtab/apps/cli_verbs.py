@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trimtab.errors import DataError, RecipeError, Where
 from trimtab.pipeline.graph import Recipe
+from trimtab.pipeline.missing import refuse_missing
 from trimtab.pipeline.recipe import load
 from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import load_function
@@ -19,6 +20,7 @@ from trimtab.schema import did_you_mean
 def run(args: Namespace) -> None:
     """``trimtab run``."""
     recipe = load(args.recipe, args.overrides)
+    refuse_missing(recipe)
     directory = args.dir or Path("runs") / recipe.name
     drive = load_function("trimtab.pipeline.run:run")  # torch comes with it
     drive(recipe, directory, inexact=args.inexact, again=args.again, say=_say)
@@ -27,6 +29,7 @@ def run(args: Namespace) -> None:
 def check(args: Namespace) -> None:
     """``trimtab check``: the order of the stages, what each reads, and what nobody reads."""
     recipe = load(args.recipe, args.overrides)
+    refuse_missing(recipe)
     for name, stage in recipe.stages.items():
         reads = [*stage.models.values(), *stage.data.values()]
         gives = "" if stage.table.gives == "nothing" else f" -> {stage.table.gives}"

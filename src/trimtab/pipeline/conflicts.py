@@ -1,28 +1,90 @@
 """Keys that are fine alone and mean nothing together, refused in the imperative before a model loads. Torch-free.
 
-One function per stage kind; each line is a sentence: what contradicts what, and which key to change.
+One function per stage kind; each line is a sentence: what contradicts what, and which key to change. A key that is
+written and would do nothing is a contradiction too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from trimtab.algorithms.ppo.config import PPOConfig
+from trimtab.algorithms.ppo.config import EntropyConfig, PPOConfig
 from trimtab.algorithms.reward.config import RewardConfig
+from trimtab.data.config import DataConfig
+from trimtab.data.films import FILMS
 from trimtab.evaluation.config import EvaluateConfig
-from trimtab.pipeline.graph import Recipe, Stage
+from trimtab.models.catalogue import CATALOGUE
+from trimtab.pipeline.graph import Recipe, Stage, node_at, value_at
+from trimtab.schema import Problems, to_plain
+from trimtab.train.config import OptimizerConfig
 
 Conflict = tuple[str, str, str]
 """Key within the stage, the problem, the fix."""
 
 
-def refuse_conflicts(recipe: Recipe) -> None:
-    """Raises ``RecipeError`` at the first contradiction."""
+def refuse_conflicts(recipe: Recipe, problems: Problems) -> None:
+    """Tells ``problems`` of every contradiction."""
     for name, stage in recipe.stages.items():
-        checks = CHECKS.get(type(stage.config), ())
-        for check in checks:
+        for check in (*CHECKS.get(type(stage.config), ()), _said_for_nothing):
             for key, problem, fix in check(recipe, stage):
-                raise recipe.error(f"stages.{name}.{key}", problem, fix)
+                problems.found.append(recipe.error(f"stages.{name}.{key}", problem, fix))
+    for check in (_models, _data):
+        for key, problem, fix in check(recipe):
+            problems.found.append(recipe.error(key, problem, fix))
+
+
+def _models(recipe: Recipe) -> Iterator[Conflict]:
+    for name, spec in recipe.models.items():
+        if spec.load in recipe.stages:
+            problem = f"'{spec.load}' is a stage of this recipe, and load names what lies outside of it"
+            yield f"models.{name}.load", problem, f"remove models.{name}, and set model: {spec.load} where it is read"
+        elif spec.revision is not None and (spec.load in CATALOGUE or Path(spec.load).is_dir()):
+            what = "the catalogue pins its models" if spec.load in CATALOGUE else "a folder has one state"
+            yield f"models.{name}.revision", f"{what}, so there is no revision to choose", "remove revision"
+
+
+def _data(recipe: Recipe) -> Iterator[Conflict]:
+    for name, config in recipe.data.items():
+        if config.source != FILMS:
+            continue
+        plain = to_plain(DataConfig(FILMS))
+        for key, value in to_plain(config).items():
+            if value != plain[key]:
+                yield (
+                    f"data.{name}.{key}",
+                    f"the splits of {config.source} are fixed, so '{key}' would do nothing",
+                    (f"remove {key}, or set limit in the stages that read {name}"),
+                )
+
+
+def _written(recipe: Recipe, path: str) -> bool:
+    """A person wrote this key and switched it on; what a preset says is nobody's mistake."""
+    node = node_at(recipe.tree, path)
+    return node is not None and node.value is not None and not node.origin.startswith("preset")
+
+
+def _said_for_nothing(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
+    """Keys that were written and that nothing would read."""
+    at = f"stages.{stage.name}"
+    for key in ("optimizer", "critic.optimizer"):
+        if not _written(recipe, f"{at}.{key}.final"):
+            continue
+        optimizer: OptimizerConfig = value_at(stage.config, key)
+        if optimizer.schedule == "constant" and optimizer.final not in (0.0, 1.0):  # 0 is the default, written out
+            problem = "a constant schedule ends at lr, so final would do nothing"
+            yield f"{key}.final", problem, "remove final, or set schedule: linear or cosine"
+    config = stage.config
+    if isinstance(config, PPOConfig):
+        entropy = config.entropy
+        if entropy is not None and entropy.target is None and entropy.coef != EntropyConfig().coef:
+            yield "entropy.coef", "coef weighs the pull to a target; bonus is a weight itself", "remove coef"
+        if config.kl is not None and config.kl.adaptive is not None and config.kl.coef == 0:
+            problem = "the controller multiplies coef, and 0 stays 0"
+            yield "kl.coef", problem, "set coef to where it should start, or remove kl"
+    if isinstance(config, RewardConfig) and config.baselines and not config.heldout:
+        problem = "baselines are measured on held-out comparisons, and heldout is 0"
+        yield "baselines", problem, "remove baselines, or set heldout to 100 or more"
 
 
 def _ppo_models(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:

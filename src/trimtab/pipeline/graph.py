@@ -12,7 +12,7 @@ from trimtab.data.config import DataConfig
 from trimtab.errors import RecipeError
 from trimtab.pipeline.stages import REWARD_SCORERS, STAGES, Gives, StageKind, is_scorer
 from trimtab.protocols import ModelSpec
-from trimtab.schema import Node, did_you_mean
+from trimtab.schema import Node, Problems, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -114,20 +114,22 @@ def value_at(config: Any, path: str) -> Any:
     return config
 
 
-def refuse_unknown_references(recipe: Recipe) -> None:
+def refuse_unknown_references(recipe: Recipe, problems: Problems) -> None:
     """Every model, reward, data and scorer that a stage names must exist and be of the kind that the key reads."""
     for stage in recipe.stages.values():
         for key in stage.models:
             wanted: Gives = "reward model" if key in stage.table.rewards else "language model"
-            _refuse_model(recipe, stage, key, wanted)
+            with problems.catching():
+                _refuse_model(recipe, stage, key, wanted)
         for key in stage.table.data:
             if key in stage.data:
-                _refuse_data(recipe, stage, key)
+                with problems.catching():
+                    _refuse_data(recipe, stage, key)
         for key, known in stage.table.scorers.items():
             for word in getattr(stage.config, key):
                 if not is_scorer(word, known):
-                    fix = did_you_mean(word, known)
-                    raise recipe.error(f"stages.{stage.name}.{key}", f"there is no scorer '{word}'", fix)
+                    at, fix = f"stages.{stage.name}.{key}", did_you_mean(word, known)
+                    problems.found.append(recipe.error(at, f"there is no scorer '{word}'", fix))
 
 
 def _refuse_model(recipe: Recipe, stage: Stage, key: str, wanted: Gives) -> None:

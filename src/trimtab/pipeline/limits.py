@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trimtab.pipeline.graph import Recipe
-from trimtab.schema import key_of, word_of
+from trimtab.schema import Problems, key_of, word_of
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -20,6 +20,8 @@ BELOW_1: Rule = (lambda x: 0 <= x < 1, "0 or more, and below 1")
 LIMITS: dict[str, Rule] = {
     "seed": (lambda x: 0 <= x < 2**63, "0 or more, and below 2^63"),
     "branch": AT_LEAST_1,
+    "r": AT_LEAST_1,
+    "alpha": POSITIVE,
     # data
     "DataConfig.heldout": BELOW_1,
     "share": SHARE,
@@ -87,9 +89,10 @@ UNLIMITED = {"margin", "Penalty.value"}
 """Numbers of any size and sign."""
 
 
-def refuse_out_of_range(recipe: Recipe) -> None:
-    """Raises ``RecipeError`` at the first number that no computation could use."""
-    _check(recipe, "seed", LIMITS["seed"], recipe.seed)
+def refuse_out_of_range(recipe: Recipe, problems: Problems) -> None:
+    """Tells ``problems`` of every number that no computation could use."""
+    with problems.catching():
+        _check(recipe, "seed", LIMITS["seed"], recipe.seed)
     groups: tuple[tuple[str, Mapping[str, Any]], ...] = (("models", recipe.models), ("data", recipe.data))
     entries = [(f"{group}.{name}", entry) for group, found in groups for name, entry in found.items()]
     entries += [(f"stages.{name}", stage.config) for name, stage in recipe.stages.items()]
@@ -97,7 +100,8 @@ def refuse_out_of_range(recipe: Recipe) -> None:
         for path, name, value in numbers(config, at):
             rule = rule_of(name)
             if rule is not None:
-                _check(recipe, path, rule, value)
+                with problems.catching():
+                    _check(recipe, path, rule, value)
 
 
 def _check(recipe: Recipe, path: str, rule: Rule, value: float) -> None:

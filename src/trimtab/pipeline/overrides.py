@@ -7,34 +7,37 @@ from dataclasses import replace
 
 from trimtab.errors import RecipeError, Where
 from trimtab.pipeline.text import read_value
-from trimtab.schema import Node, did_you_mean, nearest
+from trimtab.schema import Node, Problems, did_you_mean, nearest
 
 _NAMED = ("models", "data", "stages")
 
 
-def apply_overrides(root: Node, overrides: Sequence[str], keys: Sequence[str]) -> Node:
+def apply_overrides(root: Node, overrides: Sequence[str], keys: Sequence[str], problems: Problems) -> Node:
     """The tree with overrides applied in order; errors name ``override 1``, ``override 2``, ...
 
     Args:
         root: the recipe's mapping.
         overrides: each ``key.path=value``, the value read as YAML.
         keys: the recipe's top keys.
-
-    Raises:
-        RecipeError: no ``=``, an unknown beginning of the path, or a path that leads through a list.
+        problems: told of an override without ``=``, with an unknown beginning of its path, or with a path that leads
+            through a list; that one is left out.
     """
     for number, text in enumerate(overrides, 1):
-        name = f"override {number}"
-        path, equals, value = text.partition("=")
-        parts = path.strip().split(".")
-        where = Where(name, key=path.strip())
-        if not equals or not all(parts):
-            raise RecipeError(f"'{text}' is not key.path=value", where=Where(name), fix="write stages.sft.epochs=2")
-        if not value.strip():
-            raise RecipeError("no value after '='", where=where, fix=f"write {path.strip()}=null to switch it off")
-        _known_beginning(root, parts, keys, where)
-        root = _set(root, parts, read_value(value, where), where, name)
+        with problems.catching():
+            root = _apply(root, f"override {number}", text, keys)
     return root
+
+
+def _apply(root: Node, name: str, text: str, keys: Sequence[str]) -> Node:
+    path, equals, value = text.partition("=")
+    parts = path.strip().split(".")
+    where = Where(name, key=path.strip())
+    if not equals or not all(parts):
+        raise RecipeError(f"'{text}' is not key.path=value", where=Where(name), fix="write stages.sft.epochs=2")
+    if not value.strip():
+        raise RecipeError("no value after '='", where=where, fix=f"write {path.strip()}=null to switch it off")
+    _known_beginning(root, parts, keys, where)
+    return _set(root, parts, read_value(value, where), where, name)
 
 
 def _known_beginning(root: Node, parts: list[str], keys: Sequence[str], where: Where) -> None:

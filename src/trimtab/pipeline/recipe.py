@@ -33,8 +33,9 @@ from trimtab.pipeline.overrides import apply_overrides
 from trimtab.pipeline.stages import REWARD_SCORERS, STAGES, StageKind, is_scorer
 from trimtab.pipeline.text import read_recipe_file, read_recipe_text
 from trimtab.protocols import ModelSpec
-from trimtab.schema import Node, did_you_mean, field_hints, merge, nearest, node_of, parse
+from trimtab.schema import Node, Problems, did_you_mean, field_hints, merge, nearest, node_of, parse
 
+_KIND = "did you mean 'kind'?"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -80,32 +81,69 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def resolve(tree: Node, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from its tree: overrides, presets, types, references, order, limits, conflicts, in this order."""
-    tree = apply_overrides(tree, overrides, list(field_hints(Root)))
-    root = parse(tree, Root)
-    tree = _with_presets(tree)
+    """A recipe from its tree: overrides, presets, types, references, order, limits, conflicts.
+
+    Everything that is wrong by itself is said at once; what can only be asked of a recipe whose parts make sense
+    (references, then conflicts) is asked afterwards.
+
+    Raises:
+        RecipeError: one thing is wrong; ``schema.RecipeErrors`` names several.
+    """
+    problems = Problems()
+    tree = apply_overrides(tree, overrides, list(field_hints(Root)), problems)
+    roots: list[Root] = []
+    with problems.catching():
+        roots.append(parse(tree, Root))
     for group in ("models", "data", "stages"):
         for name, node in children(tree, group):
-            _safe(node, name, f"{group}.{name}")
-    _safe(node_at(tree, "name") or tree, root.name, "name")
-    stages = {name: _stage(name, node) for name, node in children(tree, "stages")}
+            with problems.catching():
+                _safe(node, name, f"{group}.{name}")
+    tree, stages = _stages(tree, problems)
+    for root in roots:
+        with problems.catching():
+            _safe(node_at(tree, "name") or tree, root.name, "name")
+    problems.raise_found()
+    [root] = roots
     if not stages:
         raise error_at(tree, "stages", "there are no stages", "add one, as in sft: {kind: sft, model: ..., data: ...}")
-    for name in stages:
-        if name in root.models or name in REWARD_SCORERS:
-            what = "a model" if name in root.models else "a scorer"
-            raise error_at(tree, f"stages.{name}", f"'{name}' is already the name of {what}", "rename the stage")
-    for name, spec in root.models.items():
+    recipe = Recipe(root.name, root.seed, root.models, root.data, stages, tree)
+    _refuse_names(recipe, problems)
+    refuse_unknown_references(recipe, problems)
+    refuse_out_of_range(recipe, problems)
+    problems.raise_found()
+    recipe = dataclasses.replace(recipe, stages={name: stages[name] for name in order(stages, tree)})
+    refuse_conflicts(recipe, problems)
+    problems.raise_found()
+    return recipe
+
+
+def _stages(tree: Node, problems: Problems) -> tuple[Node, dict[str, Stage]]:
+    """The tree with each stage's preset merged under the keys that the recipe writes, and the stages parsed."""
+    merged: dict[str, Node] = {}
+    stages: dict[str, Stage] = {}
+    for name, node in children(tree, "stages"):
+        with problems.catching():
+            merged[name] = _with_preset(node, f"stages.{name}")
+            stages[name] = _stage(name, merged[name])
+    if not isinstance(tree.value, dict) or "stages" not in tree.value:
+        return tree, stages
+    inner = dataclasses.replace(tree.value["stages"], value=merged)
+    return dataclasses.replace(tree, value={**tree.value, "stages": inner}), stages
+
+
+def _refuse_names(recipe: Recipe, problems: Problems) -> None:
+    """A name means one thing; a template's name is a known one."""
+    for name in recipe.stages:
+        if name in recipe.models or name in REWARD_SCORERS:
+            what = "a model" if name in recipe.models else "a scorer"
+            problem, fix = f"'{name}' is already the name of {what}", "rename the stage"
+            problems.found.append(recipe.error(f"stages.{name}", problem, fix))
+    for name, spec in recipe.models.items():
         # A template with a brace is jinja text; anything else must be a name.
         if spec.template is not None and "{" not in spec.template and spec.template not in TEMPLATES:
             fix = did_you_mean(spec.template, TEMPLATES) + " null = the tokenizer's own"
-            raise error_at(tree, f"models.{name}.template", f"there is no template '{spec.template}'", fix)
-    recipe = Recipe(root.name, root.seed, root.models, root.data, stages, tree)
-    refuse_unknown_references(recipe)
-    recipe = dataclasses.replace(recipe, stages={name: stages[name] for name in order(stages, tree)})
-    refuse_out_of_range(recipe)
-    refuse_conflicts(recipe)
-    return recipe
+            problem = f"there is no template '{spec.template}'"
+            problems.found.append(recipe.error(f"models.{name}.template", problem, fix))
 
 
 def _safe(node: Node, name: str, path: str) -> None:
@@ -116,21 +154,15 @@ def _safe(node: Node, name: str, path: str) -> None:
         raise RecipeError(f"'{name}' cannot be a name", where=where, fix=fix)
 
 
-def _with_presets(tree: Node) -> Node:
-    """The tree with each stage's preset merged under the keys that the recipe writes."""
-    merged = {name: _with_preset(node, f"stages.{name}") for name, node in children(tree, "stages")}
-    assert isinstance(tree.value, dict)
-    stages = dataclasses.replace(tree.value["stages"], value=merged)
-    return dataclasses.replace(tree, value={**tree.value, "stages": stages})
-
-
 def _kind(node: Node, path: str) -> StageKind:
     kind = node.value.get("kind") if isinstance(node.value, dict) else None
     if kind is None:
-        where, words = dataclasses.replace(node.place, key=path), ", ".join(STAGES)
         near = nearest("kind", node.value) if isinstance(node.value, dict) else []
-        fix = f"rename '{near[0]}' to 'kind'" if near else f"add kind: one of {words}"
-        raise RecipeError("a stage needs the key 'kind'", where=where, fix=fix)
+        if near and isinstance(node.value, dict):
+            where = dataclasses.replace(node.value[near[0]].place, key=f"{path}.{near[0]}")
+            raise RecipeError(f"unknown key '{near[0]}', and a stage needs 'kind'", where=where, fix=_KIND)
+        fix = f"add kind: one of {', '.join(STAGES)}"
+        raise RecipeError("a stage needs the key 'kind'", where=dataclasses.replace(node.place, key=path), fix=fix)
     if not isinstance(kind.value, str) or kind.value not in STAGES:
         where = dataclasses.replace(kind.place, key=f"{path}.kind")
         raise RecipeError(f"unknown kind '{kind.value}'", where=where, fix=did_you_mean(str(kind.value), STAGES))

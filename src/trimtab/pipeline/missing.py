@@ -1,0 +1,89 @@
+"""Files that a recipe names and that are not there, said before a model loads. Torch-free.
+
+Only what the recipe's stages read is looked at, and only on this machine: whether a Hugging Face id exists is known
+when it is fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from trimtab.data.files import find_files
+from trimtab.data.films import FILMS
+from trimtab.errors import DataError, RecipeError
+from trimtab.models.catalogue import CATALOGUE
+from trimtab.pipeline.graph import Recipe
+from trimtab.schema import Problems, nearest
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def refuse_missing(recipe: Recipe, base: Path | None = None) -> None:
+    """Every model folder and data file that a stage reads is there.
+
+    Args:
+        recipe: resolved.
+        base: folder that relative paths start from; None = the current one.
+
+    Raises:
+        RecipeError: one is missing; ``schema.RecipeErrors`` names several. Each stands at its key.
+    """
+    problems, base = Problems(), base or Path()
+    stages = recipe.stages.values()
+    models = {ref for stage in stages for ref in stage.models.values() if ref in recipe.models}
+    data = {ref.partition(".")[0] for stage in stages for ref in stage.data.values()}
+    for name in sorted(models):
+        problems.found += _model(recipe, name, base)
+    for name in sorted(data):
+        problems.found += _data(recipe, name, base)
+    problems.raise_found()
+
+
+def _model(recipe: Recipe, name: str, base: Path) -> Iterator[RecipeError]:
+    load, at = recipe.models[name].load, f"models.{name}.load"
+    folder = _inside(base, load)
+    if load in CATALOGUE or (folder / "config.json").is_file():
+        return
+    if folder.is_dir():
+        yield recipe.error(at, f"the folder '{load}' has no config.json", "name a folder that save_pretrained wrote")
+    elif folder.is_file():
+        yield recipe.error(at, f"'{load}' is a file", "name the folder that it lies in")
+    elif near := nearest(load, CATALOGUE):
+        fix = f"did you mean '{near[0]}'? (trimtab models lists the catalogue)"
+        yield recipe.error(at, f"'{load}' is neither in the catalogue nor a folder here", fix)
+    elif not _HUB_ID.fullmatch(load) or load.startswith("."):
+        yield recipe.error(at, f"there is no folder '{load}'", _neighbour(folder) or "check the path" + _FROM)
+
+
+def _data(recipe: Recipe, name: str, base: Path) -> Iterator[RecipeError]:
+    source, at = recipe.data[name].source, f"data.{name}.source"
+    for text in (source,) if isinstance(source, str) else source:
+        if text == FILMS:
+            continue
+        try:
+            find_files(text, base)
+        except DataError as error:
+            near = nearest(text, [FILMS])
+            guess = f"did you mean '{near[0]}'?" if near else _neighbour(_inside(base, text))
+            yield recipe.error(at, error.problem, guess or error.fix)
+        except (OSError, ValueError) as error:  # a name longer than a file system takes, or with a NUL in it
+            yield recipe.error(at, f"'{text}' cannot be a path ({error})", "check the path" + _FROM)
+
+
+_FROM = "; it is relative to the folder the run is started in"
+
+
+def _inside(base: Path, text: str) -> Path:
+    return base / Path(text.replace("\0", "�")).expanduser()
+
+
+def _neighbour(path: Path) -> str:
+    """A guess at what was meant, from what lies in the same folder."""
+    try:
+        near = nearest(path.name, os.listdir(path.parent))
+    except OSError:
+        return ""
+    return f"did you mean '{path.parent / near[0]}'?" if near else ""
