@@ -1,0 +1,252 @@
+"""The Python face: ``trimtab.PPO(policy, reward=fn, prompts=rows).run()`` and its siblings. Torch-free until ``run``.
+
+A short call over what the command line does: each class writes a recipe of one stage, which is read by the same schema,
+and runs it in a directory by the same driver. Nothing here trains anything, and nothing here exits the interpreter:
+whatever is wrong is a ``TrimtabError``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from trimtab.apps.library_inputs import take_in, write_rows
+from trimtab.apps.library_result import Result
+from trimtab.errors import RecipeError, TrimtabError, Where
+from trimtab.pipeline.graph import Recipe
+from trimtab.pipeline.recipe import resolve
+from trimtab.pipeline.stages import STAGES, is_scorer, load_function
+from trimtab.schema import node_of
+
+_GIVEN = "given"
+"""Folder of a run directory for rows that were handed over from Python."""
+
+
+class _Stage:
+    """A recipe of one stage. Everything that can be refused without a model is refused when it is made."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, keys: Mapping[str, Any], more: Mapping[str, Any], dir: str | Path | None, seed: int) -> None:
+        self.dir, self.seed = None if dir is None else Path(dir), seed
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        with self._in_python():
+            for key in more:
+                if key in keys:
+                    raise RecipeError(f"'{key}' is given twice", where=Where(key=key), fix="give it once")
+            self._given = take_in(self.kind, {**keys, **more})
+            self.recipe()
+            self._refuse_own_judge()
+
+    def recipe(self, folder: str | Path | None = None) -> Recipe:
+        """The recipe that runs, as ``trimtab show`` would print it (``pipeline.show.recipe_text``).
+
+        Args:
+            folder: the run directory; None = ``dir``.
+
+        Raises:
+            RecipeError: a keyword that nobody reads, a wrong type, keys that contradict each other, ...
+        """
+        given, folder = self._given, Path(folder or self.dir or "")
+        data = {
+            name: {**entry, "source": str(folder / _GIVEN / entry["source"])} if name in given.rows else entry
+            for name, entry in given.data.items()
+        }
+        tree: dict[str, Any] = {"name": self.kind, "seed": self.seed, "models": given.models, "data": data}
+        tree["stages"] = {self.kind: {"kind": self.kind, **given.stage}}
+        with self._in_python():
+            return resolve(node_of(tree, Where(f"trimtab.{type(self).__name__}(...)")))
+
+    def run(self, *, inexact: bool = False, again: bool = False, say: Callable[[str], None] = print) -> Result:
+        """Run it, or continue it where it was stopped; a finished run is only read.
+
+        Ctrl-C (a notebook's stop button) saves at the next boundary and raises ``Interrupted``; a second one stops at
+        once. Calling ``run`` again continues, and with ``dir`` so does the same call in another process.
+
+        Args:
+            inexact: continue on a machine or with versions that round differently.
+            again: forget what this directory holds of the stage, and run it anew.
+            say: prints one line for a person; ``lambda line: None`` is silence.
+
+        Raises:
+            TrimtabError: see ``pipeline.run.run``; never ``SystemExit``.
+        """
+        folder, given = self._folder(), self._given
+        begun = not again and (folder / "stages" / self.kind / "manifest.json").exists()
+        functions = {name: dataclasses.replace(fn, say=say) for name, fn in given.functions.items()}
+        with self._in_python():
+            recipe = self.recipe(folder)
+            for name, rows in given.rows.items():
+                write_rows(folder / _GIVEN, name, rows, begun=begun)
+            drive = load_function("trimtab.pipeline.run:run")  # torch comes with it
+            options = {"inexact": inexact, "again": self.kind if again else "", "say": say}
+            drive(recipe, folder, functions=functions, **options)
+        gives = STAGES[self.kind].gives
+        spec = None if gives == "nothing" else dataclasses.replace(recipe.spec(self.kind, folder), gives=gives)
+        return Result(folder, self.kind, spec, self._taught_by(recipe), (self._temporary, *given.kept))
+
+    def _folder(self) -> Path:
+        if self.dir is not None:
+            return self.dir
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix=f"trimtab-{self.kind}-", ignore_cleanup_errors=True)
+        return Path(self._temporary.name)
+
+    def _taught_by(self, recipe: Recipe) -> tuple[str, ...]:
+        stage = recipe.stages[self.kind]
+        own = [word for key in stage.table.rewards if is_scorer(word := getattr(stage.config, key))]
+        return tuple(dict.fromkeys([*own, *(word for result in self._given.kept for word in result.taught_by)]))
+
+    def _refuse_own_judge(self) -> None:
+        """What a model was trained to please cannot measure it."""
+        for word in self._given.stage.get("scorers", ()) if self.kind == "evaluate" else ():
+            if any(word in result.taught_by for result in self._given.kept):
+                problem = f"'{word}' was the reward in training, so it cannot judge what came of it"
+                fix = "measure with a scorer that took no part in training"
+                raise RecipeError(problem, where=Where(key="scorers"), fix=fix)
+
+    @contextmanager
+    def _in_python(self) -> Iterator[None]:
+        """Errors speak of keywords and calls instead of dotted keys and options."""
+        try:
+            yield
+        except TrimtabError as error:
+            raise _reworded(error, self.kind, f"trimtab.{type(self).__name__}(...)") from error
+
+
+class PPO(_Stage):
+    """Proximal policy optimisation of a policy against a reward.
+
+    Args:
+        policy: a folder, a Hugging Face id, a name of the catalogue, ``{"load": ..., "branch": ...}``, or the result of
+            an earlier stage.
+        reward: a function ``fn(prompts, completions, **columns) -> list of numbers`` (``scoring.function``), a scorer's
+            name, or a reward model: the result of ``RewardModel``, or a folder.
+        prompts: rows (dicts with ``prompt``, ``records.Prompt``, texts), a path, or a mapping as under ``data`` in a
+            recipe, ``{"source": ..., "heldout": 0.1}``.
+        dir: the run directory, which continues a run that it holds; None = a temporary one that the result keeps.
+        seed: every random stream starts from it.
+        keys: every key of a recipe's ``kind: ppo`` (docs/ppo.md), mappings as dicts: ``kl={"coef": 0.05}``.
+
+    Raises:
+        RecipeError, DataError: what is given cannot mean anything; before any model is loaded.
+    """
+
+    kind = "ppo"
+
+    def __init__(
+        self, policy: Any, *, reward: Any, prompts: Any, dir: str | Path | None = None, seed: int = 0, **keys: Any
+    ) -> None:
+        super().__init__({"model": policy, "reward": reward, "prompts": prompts}, keys, dir, seed)
+
+
+class SFT(_Stage):
+    """Supervised fine-tuning on demonstrations.
+
+    Args:
+        model: as ``PPO``'s policy.
+        demonstrations: rows (dicts with ``messages``, or ``prompt`` and ``completion``; ``records.Demonstration``), a
+            path, or ``{"source": ..., "heldout": 0.1}``.
+        dir, seed: as in ``PPO``.
+        keys: every key of a recipe's ``kind: sft`` (docs/sft.md).
+    """
+
+    kind = "sft"
+
+    def __init__(
+        self, model: Any, demonstrations: Any, *, dir: str | Path | None = None, seed: int = 0, **keys: Any
+    ) -> None:
+        super().__init__({"model": model, "data": demonstrations}, keys, dir, seed)
+
+
+class RewardModel(_Stage):
+    """A reward model from comparisons.
+
+    Args:
+        model: as ``PPO``'s policy; normally the result of ``SFT``.
+        comparisons: rows (dicts with ``prompt``, ``chosen``, ``rejected``, or ``answers`` and ``ranks``;
+            ``records.Comparison``), a path, or ``{"source": ..., "heldout": 0.1}``.
+        dir, seed: as in ``PPO``.
+        keys: every key of a recipe's ``kind: reward`` (docs/reward.md).
+    """
+
+    kind = "reward"
+
+    def __init__(
+        self, model: Any, comparisons: Any, *, dir: str | Path | None = None, seed: int = 0, **keys: Any
+    ) -> None:
+        super().__init__({"model": model, "data": comparisons}, keys, dir, seed)
+
+
+class Evaluate(_Stage):
+    """A paired comparison of two models on held-out prompts.
+
+    Args:
+        candidate, against: as ``PPO``'s policy.
+        prompts: as in ``PPO``; the held-out share is used, so give rows of their own as
+            ``{"source": rows, "heldout": 1.0}``.
+        scorers: names (``vader``, ``ridge``) and functions as ``PPO``'s reward.
+        dir, seed: as in ``PPO``.
+        keys: every key of a recipe's ``kind: evaluate`` (docs/evaluate.md).
+    """
+
+    kind = "evaluate"
+
+    def __init__(
+        self,
+        candidate: Any,
+        against: Any,
+        prompts: Any,
+        scorers: Sequence[Any] = ("vader",),
+        *,
+        dir: str | Path | None = None,
+        seed: int = 0,
+        **keys: Any,
+    ) -> None:
+        given = {"candidate": candidate, "against": against, "prompts": prompts, "scorers": scorers}
+        super().__init__(given, keys, dir, seed)
+
+
+_WORDS = (
+    (r"run the same command(?: again)?", "call run() again"),
+    (r"a fresh folder with --dir", "a fresh dir"),
+    (r"a fresh --dir", "a fresh dir"),
+    (r",? or run it again with --from .*", ", or run(again=True)"),
+    (r"or run the stage again with --from .*", "or run(again=True)"),
+    (r"with --inexact", "with run(inexact=True)"),
+)
+
+
+def _reworded(error: TrimtabError, kind: str, call: str) -> TrimtabError:
+    inner: Sequence[TrimtabError] | None = getattr(error, "errors", None)
+    made = copy.copy(error)
+    made.__traceback__ = None
+    where = error.where
+    if where is not None or isinstance(error, RecipeError):
+        where = where or Where()
+        where = dataclasses.replace(where, file=where.file or call, key=_keyword(where.key, kind, ""))
+    fix = error.fix
+    for old, new in _WORDS:
+        fix = re.sub(old, new, fix)
+    made.problem, made.where, made.fix = _keyword(error.problem, kind, call), where, _keyword(fix, kind, call)
+    if inner is None:
+        made.args = TrimtabError(made.problem, where=where, fix=made.fix).args
+    else:
+        several = [_reworded(each, kind, call) for each in inner]
+        made.args = ("\n".join([*map(str, several), f"({len(several)} problems)"]),)
+        made.errors = tuple(several)  # type: ignore[attr-defined]
+    return made
+
+
+def _keyword(text: str, kind: str, whole: str) -> str:
+    """``stages.ppo.kl.coef`` is the keyword ``kl.coef``, ``models.model.branch`` is ``model.branch``; the stage itself
+    is the call."""
+    text = re.sub(rf"\bstages\.{kind}\.", "", text)
+    text = re.sub(r"\b(?:models|data)\.(?=\w)", "", text)
+    return re.sub(rf"\bstages\.{kind}\b", whole, text)
