@@ -20,11 +20,13 @@ from trimtab.evaluation.config import Bounds
 from trimtab.evaluation.pairs import reward_report
 from trimtab.evaluation.verdict import Answers, decide
 from trimtab.pipeline.report import write
-from trimtab.pipeline.report_chart import Series, calibration_chart, histogram, line_chart, smoothed, thinned, ticks
+from trimtab.pipeline.report_axes import ticks
+from trimtab.pipeline.report_chart import Series, line_chart, smoothed, thinned
 from trimtab.pipeline.report_curves import Curves
 from trimtab.pipeline.report_files import StageFiles, read_run, seconds_of
 from trimtab.pipeline.report_page import duration, el, percent, short
 from trimtab.pipeline.report_samples import overlap, spread
+from trimtab.pipeline.report_shapes import histogram, reliability_chart
 from trimtab.records import Comparison, Prompt
 
 RECIPE = """\
@@ -248,10 +250,10 @@ def test_everything_is_on_the_page(run_dir: Path) -> None:
     for word in ("PASSED: policy scores above sft", "all bounds hold", "2 min 32 s", "8 min 00 s", "reward model"):
         assert word in text
     assert {
-        "Loss", "Pair loss", "Accuracy on held-out pairs", "By how clear the judgement was", "Calibration",
-        "By length: better minus worse answer", "Score, mean ± 1 sd", "KL to the reference", "Answer length",
-        "Truncated answers", "Entropy", "Clipped", "Explained variance (critic)", "Value loss", "Gradient norm",
-        "Learning rate", "Sampler against learner", "Score against KL", "vader", "ridge",
+        "Loss", "Pair loss", "Accuracy on held-out pairs", "By how clear the judgement was",
+        "Calibration of σ(Δ)", "By length: better minus worse answer", "Score, mean ± 1 sd", "KL to the reference",
+        "Answer length", "Truncated answers", "Entropy", "Clipped", "Explained variance (critic)", "Value loss",
+        "Gradient norm", "Learning rate", "Sampler against learner", "KL–reward frontier", "vader", "ridge",
     } <= page.figures()  # fmt: skip
     for word in ("longer wins", "vader", "65.2 %", "duplicate text", "10 605", "1e-4", "Some CPU", "version 20"):
         assert word in text
@@ -502,7 +504,7 @@ def test_a_gap_interrupts_a_line() -> None:
 def test_charts_without_values_are_not_drawn() -> None:
     assert line_chart("t", [Series("s", [(0, None)])], x_label="x") is None
     assert histogram("t", [1.0], x_label="x") is None
-    assert calibration_chart("t", []) is None
+    assert reliability_chart("t", [], x_label="x", unit="", note="") is None
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [5.0], [1e-12, 1e-12], [-3.0, -3.0], [1e99, -1e99], [1e-300, 2e-300]])

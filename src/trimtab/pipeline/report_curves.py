@@ -35,7 +35,8 @@ class Curves:
     """A stage's metrics as lines over one axis, and which of them have been drawn.
 
     Args:
-        by_version: PPO's axis: rollouts consumed, an update lying between its version and the next. Otherwise updates.
+        by_version: PPO's axis: what a version sampled lies at its number, an update between its version and the next.
+            Otherwise updates.
     """
 
     def __init__(self, stage: StageFiles, *, by_version: bool) -> None:
@@ -45,12 +46,21 @@ class Curves:
 
     @property
     def x_label(self) -> str:
-        return "rollouts consumed" if self.by_version else "updates"
+        return "version" if self.by_version else "updates"
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """One horizontal axis for all charts of versions."""
+        if not self.by_version or not (self.stage.versions or self.stage.updates):
+            return None
+        return 0.0, max(1.0, *(_at(row, "version") for row in (*self.stage.versions, *self.stage.updates)))
 
     def points(self, metric: str) -> list[Point]:
         """The metric's values in order: from version rows where they have it, else from update rows."""
         self.drawn.add(metric)
-        versions = [(_at(row, "version"), number(row[metric])) for row in self.stage.versions if metric in row]
+        # A version row is written once its rollout is learned from, but describes the weights that sampled it.
+        shift = 1.0 if self.by_version else 0.0
+        versions = [(_at(row, "version") - shift, number(row[metric])) for row in self.stage.versions if metric in row]
         if versions:
             return versions
         pairs = zip(self._places, self.stage.updates, strict=True)
@@ -65,7 +75,7 @@ class Curves:
             x_label=self.x_label,
             unit=chart.unit,
             x_whole=True,
-            x_from=0.0 if self.by_version else None,
+            x_span=self.span,
             limits=chart.limits,
             anchor=chart.anchor,
             share=chart.share,

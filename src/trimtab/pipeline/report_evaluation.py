@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.pipeline.report_chart import histogram, interval_chart
 from trimtab.pipeline.report_files import StageFiles, listing, mapping, number
 from trimtab.pipeline.report_page import Raw, badge, el, missing, percent, section, short, table
 from trimtab.pipeline.report_samples import gain, pairs_side_by_side
+from trimtab.pipeline.report_shapes import histogram, interval_chart
 from trimtab.pipeline.report_training import heading
 
 _COSTS = {

@@ -6,13 +6,14 @@ Nothing here raises for a missing or damaged file: it is named in ``problems``, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from trimtab.errors import TrimtabError
+from trimtab.pipeline.report_rollouts import Rollout, rollouts_of
 from trimtab.pipeline.text import read_recipe_text
 from trimtab.schema import Node
 
@@ -31,6 +32,11 @@ class StageFiles:
         events: of the stage (``skipped``, ``resumed``), with clock times.
         samples: rows of ``samples/<version>.jsonl`` by version.
         pairs: rows of ``samples/pairs.json`` (an evaluate stage's).
+        rollouts: what PPO sampled, summed up by version.
+        critic: rows of ``critic.jsonl``, one per version.
+        heldout: rows of ``heldout.json`` (a reward stage's): every held-out answer's score.
+        rows: what the stage did with the rows it was handed (``rows.json``); None if it did not write that.
+        ended: how its last start ended, from the run's events: ``{}``, or an ``interrupted`` or ``failed`` event.
     """
 
     name: str
@@ -41,17 +47,25 @@ class StageFiles:
     events: tuple[Row, ...] = ()
     samples: Mapping[int, tuple[Row, ...]] = field(default_factory=dict[int, tuple[Row, ...]])
     pairs: tuple[Row, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    critic: tuple[Row, ...] = ()
+    heldout: tuple[Row, ...] = ()
+    rows: tuple[Row, ...] | None = None
+    ended: Row = field(default_factory=dict[str, Any])
 
     @property
     def status(self) -> str:
-        """``not started``, ``unfinished`` (running, interrupted or failed: files cannot tell), ``finished``.
+        """``not started``, ``finished``, ``failed``, ``interrupted``, or ``unfinished`` (running, or killed).
 
         ``no manifest``: it left rows behind, but the file that says what it was is missing or damaged.
         """
         if not self.manifest:
             left = self.updates or self.versions or self.samples or self.pairs
             return "no manifest" if left else "not started"
-        return "finished" if self.manifest.get("status") == "finished" else "unfinished"
+        if self.manifest.get("status") == "finished":
+            return "finished"
+        said = self.ended.get("event")
+        return said if said in ("failed", "interrupted") else "unfinished"
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -101,7 +115,8 @@ def read_run(folder: Path) -> RunFiles:
     kinds = {name: str(_value(node, "kind", "")) for name, node in _children(tree, "stages").items()}
     present = sorted(path.name for path in (folder / "stages").glob("*") if path.is_dir())
     kinds |= {name: "" for name in present if name not in kinds}
-    stages = tuple(_read_stage(reader, name, kind) for name, kind in kinds.items())
+    events = tuple(reader.rows("events.jsonl"))
+    stages = tuple(_read_stage(reader, name, kind, ended(events, name)) for name, kind in kinds.items())
     accounts = {
         path.stem: mapping(reader.json(f"data/{path.name}")) for path in sorted((folder / "data").glob("*.json"))
     }
@@ -111,7 +126,7 @@ def read_run(folder: Path) -> RunFiles:
         recipe=text,
         environment=mapping(mapping(reader.json("manifest.json")).get("environment")),
         stages=stages,
-        events=tuple(reader.rows("events.jsonl")),
+        events=events,
         accounts=accounts,
         problems=tuple(reader.problems),
     )
@@ -153,7 +168,8 @@ def seconds_of(events: tuple[Row, ...], stage: str) -> tuple[float | None, bool]
         if at is None:
             continue
         starts = what == "stage" and event.get("stage") == stage and event.get("status") in ("started", "continued")
-        ends = what == "interrupted" or (what == "stage" and event.get("stage") == stage and not starts)
+        ours = event.get("stage") == stage
+        ends = what == "interrupted" or (ours and (what == "failed" or (what == "stage" and not starts)))
         if begun is not None and (ends or starts or what == "launched"):
             if ends:
                 total, known = total + at - begun, True
@@ -191,24 +207,50 @@ class _Reader:
             return None
 
     def rows(self, name: str) -> Iterator[Row]:
-        """Rows of a JSONL file. Split on newlines only; a last line without one is a row still being written."""
-        whole, _, rest = self.text(name).rpartition("\n")
-        damaged = 0
-        for line in whole.split("\n") if whole else ():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield row
-            else:
-                damaged += 1
+        """Rows of a JSONL file, one at a time; a last line without its newline is a row still being written."""
+        damaged, rest = 0, False
+        try:
+            with open(self.folder / name, encoding="utf-8", errors="replace", newline="\n") as file:
+                for line in file:
+                    rest = not line.endswith("\n")
+                    row = None if rest else _row(line)
+                    if row is not None:
+                        yield row
+                    else:
+                        damaged += not rest
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.problems.append(f"{name} cannot be read ({error.strerror})")
         if damaged or rest:
             last = "; its last line is incomplete" if rest else ""
             self.problems.append(f"{name}: {damaged} unreadable lines{last}")
 
 
-def _read_stage(reader: _Reader, name: str, kind: str) -> StageFiles:
+def _row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def ended(events: Sequence[Row], stage: str) -> Row:
+    """How a stage's last start ended, if an event says so: by an error, or with the run that was interrupted."""
+    under_way, found = False, {}
+    for event in events:
+        what = event.get("event")
+        if what == "stage":
+            if event.get("stage") == stage:
+                under_way, found = event.get("status") in ("started", "continued"), {}
+        elif (what == "failed" and event.get("stage") == stage) or (what == "interrupted" and under_way):
+            under_way, found = False, event
+        elif what == "launched":
+            under_way = False  # without a word of how it ended: it was killed
+    return found
+
+
+def _read_stage(reader: _Reader, name: str, kind: str, how: Row) -> StageFiles:
     at = f"stages/{name}"
     folder = reader.folder / at
     manifest = mapping(reader.json(f"{at}/manifest.json", expected=folder.is_dir()))
@@ -218,6 +260,7 @@ def _read_stage(reader: _Reader, name: str, kind: str) -> StageFiles:
         if path.stem.isdecimal():
             samples[int(path.stem)] = tuple(reader.rows(f"{at}/samples/{path.name}"))
     pairs = listing(reader.json(f"{at}/samples/pairs.json"))
+    account = reader.json(f"{at}/rows.json")
     return StageFiles(
         name=name,
         kind=str(manifest.get("kind") or kind),
@@ -227,6 +270,11 @@ def _read_stage(reader: _Reader, name: str, kind: str) -> StageFiles:
         events=tuple(reader.rows(f"{at}/events.jsonl")),
         samples=dict(sorted(samples.items())),
         pairs=tuple(mapping(row) for row in pairs),
+        rollouts=rollouts_of(reader.rows(f"{at}/rollouts.jsonl")),
+        critic=tuple(reader.rows(f"{at}/critic.jsonl")),
+        heldout=tuple(map(mapping, listing(reader.json(f"{at}/heldout.json")))),
+        rows=None if account is None else tuple(map(mapping, listing(mapping(account).get("rows")))),
+        ended=how,
     )
 
 

@@ -93,6 +93,13 @@ def table(head: Sequence[Any], rows: Sequence[Sequence[Any]], *, numeric: Iterab
     return el("div", el("table", top, el("tbody", *body), class_=kind), class_="scroll", tabindex="0")
 
 
+def numbers(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Raw:
+    """A chart's numbers as a table, folded away below it."""
+    top = el("thead", el("tr", *[el("th", name) for name in head]))
+    body = el("tbody", *[el("tr", *[el("td", value) for value in row]) for row in rows])
+    return el("details", el("summary", "numbers"), el("div", el("table", top, body), class_="scroll"), class_="numbers")
+
+
 def facts(pairs: Iterable[tuple[str, Any]]) -> Raw:
     """Short facts in a row: name, value."""
     return el("dl", *[el("div", el("dt", name), el("dd", value)) for name, value in pairs], class_="facts")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trimtab.pipeline.report_files import Row, mapping, number
+from trimtab.pipeline.report_files import Row, listing, mapping, number
 from trimtab.pipeline.report_page import Raw, el, missing, short
+from trimtab.pipeline.report_tokens import key, shaded
 
 _COLUMNS = 4
 _PROMPTS = 8
 _PAIRS = 6
 _EXTREMES = 3
-_LONGEST = 2000
+_LONGEST = 1500
 """Characters of one text that are shown; the files have the rest."""
 
 
@@ -37,7 +38,9 @@ def versions_side_by_side(samples: Mapping[int, Sequence[Row]]) -> Raw:
         ]
         blocks.append(el("div", *cards, class_="answers"))
     said = f"{len(chosen)} of {len(samples)} versions, {min(len(prompts), _PROMPTS)} of {len(prompts)} prompts."
-    return el("div", el("p", said, " Every version used the same random numbers.", class_="note"), *blocks)
+    told = any(listing(row.get("log_ratio")) for version in chosen for row in samples[version])
+    legend = key() if told else missing("log-ratios of the tokens: not recorded, so nothing is shaded")
+    return el("div", el("p", said, " Every version used the same random numbers.", class_="note"), legend, *blocks)
 
 
 def pairs_side_by_side(pairs: Sequence[Row], names: tuple[str, str]) -> Raw:
@@ -87,11 +90,15 @@ def _card(who: str, row: Mapping[str, Any], asked: str) -> Raw:
     facts = [who]
     if number(row.get("score")) is not None:
         facts.append(f"score {short(number(row.get('score')), sign=True)}")
+    if number(row.get("kl")) is not None:
+        facts.append(f"KL {short(number(row.get('kl')))} nats")
     if number(row.get("tokens")) is not None:
         facts.append(f"{short(number(row.get('tokens')))} tokens")
     cut = el("span", " … cut off at the limit", class_="cut") if row.get("finish") == "length" else None
     given = el("span", text[:kept], class_="given") if kept else None
-    body = el("bdi", given, _shown(text[kept:]) if text else el("span", "(empty)", class_="missing"), cut)
+    tokens = shaded(row, _LONGEST)
+    rest = _shown(text[kept:]) if text else el("span", "(empty)", class_="missing")
+    body = el("bdi", given, rest if tokens is None else tokens, cut)
     return el("div", el("span", " · ".join(facts), class_="who"), body, class_="answer")
 
 

@@ -10,6 +10,7 @@ one (keys, inputs, versions, machine) is named and refused. The directory::
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -228,7 +229,13 @@ def _stage(driver: _Driver, stage: Stage) -> None:
     write_manifest(folder, fresh)
     driver.say(f"{stage.name}: {'started' if manifest is None else 'continued'}")
     driver.event("stage", stage=stage.name, status="started" if manifest is None else "continued")
-    result = load_function(stage.table.run)(stage.config, _context(driver, stage))
+    try:
+        result = load_function(stage.table.run)(stage.config, _context(driver, stage))
+    except Interrupted:
+        raise
+    except Exception as error:
+        _failed(driver, stage, error)
+        raise
     write_manifest(folder, fresh.finished(folder, result.metrics, tuple(result.lines)))
     driver.event("stage", stage=stage.name, status="finished")
     if stage.kind != "evaluate":
@@ -236,6 +243,15 @@ def _stage(driver: _Driver, stage: Stage) -> None:
             driver.say(f"{stage.name}: {line}")
     del result
     _release_memory()
+    _report(driver)
+
+
+def _failed(driver: _Driver, stage: Stage, error: Exception) -> None:
+    """Put it on record that a stage ended by an error, and in the report; a full disk must not hide the error itself."""
+    problem = error.problem if isinstance(error, TrimtabError) else str(error)
+    fix = error.fix if isinstance(error, TrimtabError) else ""
+    with contextlib.suppress(OSError):
+        driver.event("failed", stage=stage.name, error=type(error).__name__, problem=problem, fix=fix)
     _report(driver)
 
 
