@@ -20,6 +20,7 @@ from trimtab.algorithms.ppo.config import (
     DebiasLength,
     Exclude,
     GAEConfig,
+    HoldLength,
     KLConfig,
     Normalise,
     Penalty,
@@ -65,6 +66,20 @@ def test_debias_length_takes_out_what_length_predicts() -> None:
     assert off.reward_N.tolist() == [1.0, 3.0, 3.0, 5.0]
     early = prepared(Book(scores), rollout, config(debias_length=DebiasLength(min_count=5)))
     assert early.reward_N.tolist() == [1.0, 3.0, 3.0, 5.0], "not before min_count scores"
+
+
+def test_hold_length_pulls_back_after_shaping() -> None:
+    """Reference 2 tokens; then answers of 2, 3 and 4: mean 3, running mean 2.5, excess 1/4, gain 2: -1/4 per token."""
+    part = HoldLength(gain=2.0, min_count=2)
+    first = prepared(Book(SCORES), [ONE, THREE], config(hold_length=part))
+    assert first.reward_N.tolist() == [1.0, 3.0], "the rollout that makes the reference is left alone"
+    longer = [ONE, answer(6, 4, END, id="two"), answer(6, 6, 5, END, id="four")]
+    made = prepared(Book(SCORES), longer, config(hold_length=part, shaping=(Clip(2.0),)), hold=first.hold)
+    assert made.reward_N.tolist() == pytest.approx([1 + 0.25, 2.0, 2 - 0.25]), "the clip does not touch it"
+    assert made.metrics["length/excess"] == pytest.approx(0.25)
+    assert made.score_N.tolist() == [1.0, 3.0, 5.0]
+    off = prepared(Book(SCORES), longer, config(shaping=(Clip(2.0),)), hold=first.hold)
+    assert off.reward_N.tolist() == [1.0, 2.0, 2.0]
 
 
 def test_normalise_takes_the_rollout_into_its_moments_first() -> None:

@@ -85,6 +85,23 @@ class DebiasLength:
 
 
 @dataclass(frozen=True)
+class HoldLength:
+    """Keeps the mean length of answers near that of the first rollouts, whatever pulls it away.
+
+    Adds to each shaped reward -gain · excess · (length - mean length)/reference: reference is the mean over the first
+    answers, excess the share by which the running mean (half of it the newest rollout) has left it. Its mean over a
+    rollout is 0. At 10 % excess and gain 6 an answer longer than its rollout's mean by the reference loses 0.6 σ.
+
+    Attributes:
+        gain: σ of reward per (share of excess x length in references).
+        min_count: answers that make the reference; it does nothing before.
+    """
+
+    gain: float = 6.0
+    min_count: int = 128
+
+
+@dataclass(frozen=True)
 class AdaptiveKL:
     """β ← β(1 + clip(KL/target - 1, ±0.2)·n/horizon), once per rollout of n sequences (arXiv 1909.08593, §2.2)."""
 
@@ -250,12 +267,14 @@ class PPOConfig:
         reward: a reward stage, or a scorer by name.
         prompts: prompts, as ``dataset.prompts``.
         preset: ``ppo``, ``ppo-max``, ``ppo-ptx``: named defaults for the parts below; null switches a part off.
-        sharing: ``hydra`` = branches on one frozen trunk; ``separate`` = whole models.
+        sharing: ``hydra`` = branches on one frozen trunk; ``lora`` = adapters on one frozen base; ``separate`` = whole
+            models.
         versions: rollouts to consume.
         epochs: passes over each rollout.
         minibatch: sequences per update.
         rollout: prompts, samples and decoding.
         debias_length: before shaping, the part of a score that length predicts is taken out; absent = off.
+        hold_length: after shaping, a reward that brings the mean length back to where it began; absent = off.
         shaping: what is done to scores, in this order: ``normalise``, ``scale``, ``clip``.
         truncated: what happens to answers that reached ``max_new_tokens``.
         kl: distance to the reference; absent = none.
@@ -280,12 +299,13 @@ class PPOConfig:
     reward: str
     prompts: str
     preset: str | None = None
-    sharing: Literal["hydra", "separate"] = "separate"
+    sharing: Literal["hydra", "lora", "separate"] = "separate"
     versions: int = 20
     epochs: int = 1
     minibatch: int = 32
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     debias_length: DebiasLength | None = None
+    hold_length: HoldLength | None = None
     shaping: tuple[ShapingPart, ...] = ()
     truncated: Truncated = field(default_factory=Penalty)
     kl: KLConfig | None = None

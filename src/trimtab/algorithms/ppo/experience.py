@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -21,8 +21,10 @@ from trimtab.batch import FlatBatch, Sequence, flatten
 from trimtab.errors import DataError, Diverged, ModelError
 from trimtab.models.attention import IMPLEMENTATION
 from trimtab.models.bundle import Bundle
+from trimtab.models.flat import Body
 from trimtab.ops.divergence import k1
 from trimtab.ops.gae import gae
+from trimtab.ops.length_control import LengthHold
 from trimtab.ops.moments import Moments
 from trimtab.ops.regression import CoMoments
 from trimtab.ops.segments import count_by_sequence, sum_by_sequence
@@ -31,6 +33,7 @@ from trimtab.protocols import Metrics
 from trimtab.records import Completion
 
 _NONE_YET = CoMoments()
+_NOT_HELD = LengthHold()
 TextScores = Callable[[Seq[Completion]], list[float | None]]
 
 
@@ -45,6 +48,7 @@ class Experience:
         metrics: of the version.
         moments: running moments of scores as they are shaped, this rollout included.
         lengths: running regression of scores on lengths, this rollout included.
+        hold: mean lengths, this rollout included.
         pretraining: this rollout trains the critic alone.
         kl_N: Σ over each completion's actions of log π - log π_ref, in nats, in the order sampled.
         critic: what the critic predicted beside what came of it, in bins (see ``foresight``).
@@ -56,6 +60,7 @@ class Experience:
     metrics: Metrics
     moments: Moments
     lengths: CoMoments
+    hold: LengthHold
     pretraining: bool
     kl_N: Tensor
     critic: dict[str, Any]
@@ -183,14 +188,14 @@ def check_start(bundle: Bundle, batch: FlatBatch) -> None:
     Raises:
         ModelError: a part's attention was switched (it would see other texts of the batch), or the reference is stale.
     """
-    if bundle.mode == "flat":
-        for name, module in bundle.named_modules():
-            used = getattr(getattr(module, "config", None), "_attn_implementation", IMPLEMENTATION)
-            if used != IMPLEMENTATION:
-                raise ModelError(
-                    f"{name} attends by {used!r}, not one text at a time",
-                    fix="set its attention with models.flat.set_mode after every copy",
-                )
+    bodies = [(name, body) for name, body in bundle.named_modules() if isinstance(body, Body) and body.mode == "flat"]
+    for name, module in ((f"{at}.{name}", module) for at, body in bodies for name, module in body.named_modules()):
+        used = getattr(getattr(module, "config", None), "_attn_implementation", IMPLEMENTATION)
+        if used != IMPLEMENTATION:
+            raise ModelError(
+                f"{name} attends by {used!r}, not one text at a time",
+                fix="set its attention with models.flat.set_mode after every copy",
+            )
     gap = float((batch["old_logp_T"] - batch["ref_logp_T"])[batch.act_T].abs().mean())
     if not gap <= _FRESH:
         raise ModelError(
@@ -207,6 +212,7 @@ def prepare(
     beta: float,
     moments: Moments,
     lengths: CoMoments = _NONE_YET,
+    hold: LengthHold = _NOT_HELD,
     end_id: int,
     text_scores: TextScores | None,
     compose: Callable[[Moments], None] | None = None,
@@ -222,6 +228,7 @@ def prepare(
         beta: KL coefficient of this version.
         moments: running moments before this rollout.
         lengths: running regression of scores on lengths before this rollout.
+        hold: mean lengths before this rollout.
         end_id: the virtual end token of ``truncated: complete``.
         text_scores: scores from text instead of the ``reward`` part; None in its list quarantines the answer.
         compose: called with the updated moments before values are computed (a critic that starts as the reward model).
@@ -245,7 +252,13 @@ def prepare(
     moments = moments.update(fair_N[scored_N])
     if compose is not None:
         compose(moments)
+    if config.hold_length is not None:
+        hold = hold.update(_lengths(batch), config.hold_length.min_count)
+        metrics |= {"length/excess": hold.excess}
     shaped = shape(fair_N, scored_N, truncated_N, config.shaping, config.truncated, moments)
+    if config.hold_length is not None:
+        held_N = hold.reward_N(_lengths(batch), config.hold_length.gain).to(shaped.reward_N.dtype)
+        shaped = replace(shaped, reward_N=shaped.reward_N + held_N)
     kept_N, account = _kept(asked_N, scored_N, truncated_N, config)
     metrics |= _summary(batch, score_N, scored_N, truncated_N, shaped.reward_N[kept_N])
     metrics |= account | {"clip_fraction/reward": shaped.clipped, "beta": beta}
@@ -255,7 +268,7 @@ def prepare(
     batch, learned, pretraining, critic = _advantages(bundle, batch, config, beta, pretrains)
     nan_N = torch.where(scored_N, score_N, torch.nan)
     reward_N = torch.where(kept_N, shaped.reward_N, torch.nan)
-    return Experience(batch, nan_N, reward_N, metrics | learned, moments, lengths, pretraining, kl_N, critic)
+    return Experience(batch, nan_N, reward_N, metrics | learned, moments, lengths, hold, pretraining, kl_N, critic)
 
 
 def _lengths(batch: FlatBatch) -> Tensor:

@@ -24,6 +24,7 @@ from trimtab.errors import RecipeError
 from trimtab.models.bundle import Bundle
 from trimtab.ops.aggregate import loss_total
 from trimtab.ops.kl_control import adapt
+from trimtab.ops.length_control import LengthHold
 from trimtab.ops.moments import Moments
 from trimtab.ops.regression import CoMoments
 from trimtab.protocols import (
@@ -88,7 +89,7 @@ class PPO:
             raise RecipeError(f"ptx.data {config.ptx.data} has no demonstrations", fix="give some, or set ptx: null")
         self.version, self.attempt = 0, 0
         self.beta = config.kl.coef if config.kl else 0.0
-        self.moments, self.lengths = Moments(), CoMoments()
+        self.moments, self.lengths, self.hold = Moments(), CoMoments(), LengthHold()
         self.composed = config.critic.start != "reward"
         self.pretraining = config.critic.pretrain is not None
         self.stopped = False
@@ -113,6 +114,7 @@ class PPO:
                 beta=self.beta,
                 moments=self.moments,
                 lengths=self.lengths,
+                hold=self.hold,
                 end_id=self.end_id,
                 text_scores=self.text_scores,
                 compose=None if self.composed else self._compose,
@@ -121,7 +123,7 @@ class PPO:
             )
             if self.record is not None:
                 self.record(self.version, completions, made)
-            self.moments, self.lengths = made.moments, made.lengths
+            self.moments, self.lengths, self.hold = made.moments, made.lengths, made.hold
             self.trainables["policy"].frozen = made.pretraining
             self.stopped = False
             taken = 0
@@ -255,6 +257,7 @@ class PPO:
             "beta": self.beta,
             "moments": self.moments.state(),
             "lengths": self.lengths.state(),
+            "hold": self.hold.state(),
             "composed": self.composed,
             "pretraining": self.pretraining,
         }
@@ -265,3 +268,4 @@ class PPO:
         self.pretraining = bool(state["pretraining"])
         self.moments = Moments.from_state(state["moments"])
         self.lengths = CoMoments.from_state(state["lengths"])
+        self.hold = LengthHold.from_state(state["hold"])
