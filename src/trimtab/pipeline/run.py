@@ -247,7 +247,7 @@ def _stage(driver: _Driver, stage: Stage) -> None:
 
 
 def _failed(driver: _Driver, stage: Stage, error: Exception) -> None:
-    """Put it on record that a stage ended by an error, and in the report; a full disk must not hide the error itself."""
+    """Put on record that a stage ended by an error, and in the report; a full disk must not hide the error itself."""
     problem = error.problem if isinstance(error, TrimtabError) else str(error)
     fix = error.fix if isinstance(error, TrimtabError) else ""
     with contextlib.suppress(OSError):
