@@ -2,8 +2,8 @@
 
     python examples/ppo_one_page.py
 
-It stands on the library's floors 0 to 2 alone (records, flat batch, tensor maths; the engine and random streams; data
-and models), and gives the numbers that ``trimtab.PPO`` gives with the same settings, bit for bit: tests/test_examples.py
+It stands on the library's floors 0 to 2 alone (flat batch, tensor maths; the engine and random streams; data and
+models), and gives the numbers that ``trimtab.PPO`` gives with the same settings, bit for bit: tests/test_examples.py
 runs both and compares scores, losses and final weights.
 
 Axes: T token, N sequence (one answer), A action (a sampled token), D hidden, V vocabulary.

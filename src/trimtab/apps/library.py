@@ -7,14 +7,13 @@ whatever is wrong is a ``TrimtabError``.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from trimtab.apps.library_inputs import take_in, write_rows
 from trimtab.apps.library_result import Result
@@ -22,7 +21,7 @@ from trimtab.errors import RecipeError, TrimtabError, Where
 from trimtab.pipeline.graph import Recipe
 from trimtab.pipeline.recipe import resolve
 from trimtab.pipeline.stages import STAGES, is_scorer, load_function
-from trimtab.schema import node_of
+from trimtab.schema import RecipeErrors, node_of
 
 _GIVEN = "given"
 """Folder of a run directory for rows that were handed over from Python."""
@@ -224,24 +223,16 @@ _WORDS = (
 
 
 def _reworded(error: TrimtabError, kind: str, call: str) -> TrimtabError:
-    inner: Sequence[TrimtabError] | None = getattr(error, "errors", None)
-    made = copy.copy(error)
-    made.__traceback__ = None
-    where = error.where
+    """The same error of the same class in the words of a Python call."""
+    if isinstance(error, RecipeErrors):
+        return RecipeErrors([cast(RecipeError, _reworded(each, kind, call)) for each in error.errors])
+    where, fix = error.where, error.fix
     if where is not None or isinstance(error, RecipeError):
         where = where or Where()
         where = dataclasses.replace(where, file=where.file or call, key=_keyword(where.key, kind, ""))
-    fix = error.fix
     for old, new in _WORDS:
         fix = re.sub(old, new, fix)
-    made.problem, made.where, made.fix = _keyword(error.problem, kind, call), where, _keyword(fix, kind, call)
-    if inner is None:
-        made.args = TrimtabError(made.problem, where=where, fix=made.fix).args
-    else:
-        several = [_reworded(each, kind, call) for each in inner]
-        made.args = ("\n".join([*map(str, several), f"({len(several)} problems)"]),)
-        made.errors = tuple(several)  # type: ignore[attr-defined]
-    return made
+    return type(error)(_keyword(error.problem, kind, call), where=where, fix=_keyword(fix, kind, call))
 
 
 def _keyword(text: str, kind: str, whole: str) -> str:

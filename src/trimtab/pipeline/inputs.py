@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from trimtab.pipeline.graph import Recipe, Stage
 from trimtab.pipeline.manifest import digest, file_hashes, read_manifest
 from trimtab.pipeline.stages import FUNCTION
 from trimtab.protocols import ModelSpec
+from trimtab.schema import to_plain
 from trimtab.train.stage import Dataset
 
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -63,8 +63,16 @@ def inputs_of(
 
 
 def rows_digest(dataset: Dataset, kind: str) -> str:
-    """Digest of the account and of every record of a kind, so a word changed in a file is another input."""
-    found = hashlib.sha256(digest(dict(dataset.account())).encode())
+    """Digest of the account and of every record of a kind, so a word changed in a file is another input.
+
+    The folders of the files are not part of it: the same rows elsewhere are the same input.
+    """
+    account = dict(dataset.account())
+    account["source"] = [Path(name).name for name in account.get("source", ())]
+    account["left_out_rows"] = [
+        {**row, "file": Path(row["file"]).name} if "file" in row else row for row in account.get("left_out_rows", ())
+    ]
+    found = hashlib.sha256(digest(account).encode())
     for split in ("train", "heldout"):
         for row in dataset.rows(kind, split):
             # The repr of a frozen record holds every field; floats print shortest-exact.
@@ -79,7 +87,7 @@ def _model(spec: ModelSpec) -> dict[str, Any]:
         content = digest([entry.member_sha256, CONVERSION])
     elif folder.is_dir():
         content = digest(file_hashes(folder))
-    return {**dataclasses.asdict(spec), "sha256": content}
+    return {**to_plain(spec), "sha256": content}
 
 
 def _stage_output(folder: Path) -> str:
