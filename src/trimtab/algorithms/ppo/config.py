@@ -90,14 +90,16 @@ class HoldLength:
 
     Adds to each shaped reward -gain · excess · (length - mean length)/reference: reference is the mean over the first
     answers, excess the share by which the running mean (half of it the newest rollout) has left it. Its mean over a
-    rollout is 0. At 10 % excess and gain 6 an answer longer than its rollout's mean by the reference loses 0.6 σ.
+    rollout is 0. At 10 % excess and gain 1.5 an answer longer than its rollout's mean by the reference loses 0.15 σ.
+    Adam's momentum and the running mean answer two or three rollouts late: at gain 6 length swung by ±25 %
+    (SmolLM2, 64 answers a rollout, lr 1e-4), at 1.5 it did not.
 
     Attributes:
         gain: σ of reward per (share of excess x length in references).
         min_count: answers that make the reference; it does nothing before.
     """
 
-    gain: float = 6.0
+    gain: float = 1.5
     min_count: int = 128
 
 
