@@ -19,7 +19,7 @@ from trimtab.algorithms.sft.sft import SFT
 from trimtab.batch import Sequence
 from trimtab.models.bundle import Bundle
 from trimtab.models.load import probe
-from trimtab.protocols import Algorithm, TokenPrompt
+from trimtab.protocols import Algorithm, LoRASpec, TokenPrompt
 from trimtab.records import Comparison, Completion, Message, Prompt
 from trimtab.runtime.seeds import uniforms
 from trimtab.sampling.local import LocalSampler
@@ -77,7 +77,8 @@ def bundle_of(
     family: str = "llama", sharing: str = "hydra", dtype: torch.dtype = torch.float32, width: int = 16
 ) -> Bundle:
     lm = lm_of(family, dtype, width=width)
-    return Bundle(lm, probe(lm), 2 if sharing == "hydra" else None)
+    lora = LoRASpec(r=2, alpha=4.0) if sharing == "lora" else None
+    return Bundle(lm, probe(lm), 2 if sharing == "hydra" else None, lora, seed=1)
 
 
 def sft(bundle: Bundle, best: Path | None = None, **changes: Any) -> SFT:
@@ -161,7 +162,7 @@ def ppo(
     bundle.add_reference()
     bundle.add_scalar("value", "prev", trained=True)
     sampler = LocalSampler(
-        bundle.lm,
+        bundle.policy_lm,
         bundle.mode,
         end_ids=(END,),
         decode=lambda ids: " ".join(map(str, ids)),

@@ -200,6 +200,21 @@ DType = Literal["bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
+class LoRASpec:
+    """Low-rank adapters on a frozen model (LoRA, arXiv 2106.09685): W + alpha/r · BA. Their dropout is always 0.
+
+    Attributes:
+        r: rank of B and A.
+        alpha: scale; the adapter counts alpha/r times.
+        targets: names of the adapted matrices, as in ``[q_proj, v_proj]``; null = every matrix of every layer.
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model as the recipe names it, with what later stages inherit from it.
 
@@ -210,6 +225,7 @@ class ModelSpec:
         dtype: of compute and of saved weights; master weights and gradient accumulators are float32 always.
         revision: of a Hugging Face id.
         gives: ``reward model`` = it has a scalar head and may be a stage's ``reward``.
+        lora: low-rank adapters learn and the model itself is frozen; null = the model's own weights learn.
     """
 
     load: str
@@ -218,3 +234,4 @@ class ModelSpec:
     dtype: DType = "bfloat16"
     revision: str | None = None
     gives: Literal["language model", "reward model"] = "language model"
+    lora: LoRASpec | None = None

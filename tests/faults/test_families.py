@@ -1,4 +1,4 @@
-"""Each family trains every stage, with models apart and on one trunk, is killed in each, and ends with the same bytes.
+"""Families train every stage on one trunk, on one base or apart, are killed in each, and end with the same bytes.
 
 Llama attends flat, GPT-2 has learned positions, BLOOM needs the padded fallback; bfloat16 keeps float32 masters.
 """
@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from e2e.tiny import lay_out
 from faults.lab import KILLED, Server, assert_same, resumed
@@ -17,7 +18,25 @@ from faults.plant import Fault
 pytestmark = pytest.mark.slow
 
 UPDATE = "trimtab.train.fit:_update"
-APART = ("models.base.branch=null", "stages.policy.sharing=separate")
+SHARING = {
+    "hydra": (),
+    "separate": ("models.base.branch=null", "stages.policy.sharing=separate"),
+    "lora": (
+        "models.base.branch=null",
+        "models.base.lora={r: 2, alpha: 4, targets: null}",
+        "stages.policy.sharing=lora",
+    ),
+}
+CASES = [
+    ("llama", "bfloat16", "hydra"),
+    ("llama", "float32", "separate"),
+    ("llama", "bfloat16", "lora"),
+    ("gpt2", "float32", "hydra"),
+    ("gpt2", "float32", "separate"),
+    ("gpt2", "float32", "lora"),
+    ("bloom", "float32", "hydra"),
+    ("bloom", "float32", "separate"),
+]
 SHORT = ("stages.sft.epochs=1", "stages.reward.epochs=1", "stages.policy.versions=2", "stages.policy.epochs=1")
 LOOSE = "stages.policy.parity={mean: 1, p99: 9}"  # random weights in bfloat16 are far from a trained model's
 KILLS = (
@@ -28,10 +47,9 @@ KILLS = (
 )
 
 
-@pytest.mark.parametrize("sharing", ["hydra", "separate"])
-@pytest.mark.parametrize(("family", "dtype"), [("llama", "bfloat16"), ("gpt2", "float32"), ("bloom", "float32")])
+@pytest.mark.parametrize(("family", "dtype", "sharing"), CASES)
 def test_trains_every_stage_and_resumes(server: Server, tmp_path: Path, family: str, sharing: str, dtype: str) -> None:
-    overrides = [*SHORT, *(APART if sharing == "separate" else ()), f"models.base.dtype={dtype}", LOOSE]
+    overrides = [*SHORT, *SHARING[sharing], f"models.base.dtype={dtype}", LOOSE]
     whole, broken = lay_out(tmp_path / "whole", family), lay_out(tmp_path / "broken", family)
     done = server.run(whole, *overrides)
     assert done.code == 0, done.err
@@ -50,3 +68,14 @@ def test_trains_every_stage_and_resumes(server: Server, tmp_path: Path, family: 
         assert resumed(broken / "run", stage), f"{stage} was not continued"
     mode = json.loads(next((stages / "sft" / "checkpoints").glob("*/state.json")).read_text("utf-8"))["fixed"]["mode"]
     assert mode == ("padded" if family == "bloom" else "flat")
+    if sharing == "lora":
+        _keeps_adapters_alone(stages)
+
+
+def _keeps_adapters_alone(stages: Path) -> None:
+    """Checkpoints hold adapters, their moments and heads; every model lies beside the adapter that was merged in."""
+    for stage in ("sft", "reward", "policy"):
+        file = next((stages / stage / "checkpoints").glob("*/master.safetensors"))
+        with safe_open(file, "pt") as saved:
+            assert all("lora_" in name or ".head." in name for name in saved.keys())  # noqa: SIM118
+        assert (stages / stage / "model" / "adapter" / "adapter_model.safetensors").is_file()

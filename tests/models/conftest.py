@@ -4,68 +4,30 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    Gemma2Config,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    OPTConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trimtab.batch import FlatBatch, Sequence, flatten
 from trimtab.models.flat import Body, decoder_of
 from trimtab.models.load import probe
 
-VOCABULARY = 97
-_SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
-_GATED = {**_SMALL, "intermediate_size": 64, "num_key_value_heads": 2}
-_ENDS = {"bos_token_id": 1, "eos_token_id": 2}
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "llama": lambda: LlamaConfig(**_GATED, tie_word_embeddings=True),
-    "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=4, n_head=4, n_positions=128, **_ENDS),
-    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=4, n_head=4),
-    "opt": lambda: OPTConfig(**_SMALL, ffn_dim=64, max_position_embeddings=128, word_embed_proj_dim=32),
-    "neox": lambda: GPTNeoXConfig(**_SMALL, intermediate_size=64),
-    "qwen3": lambda: Qwen3Config(**_GATED, head_dim=8),
-    # windows shorter than the longest text below
-    "gemma2": lambda: Gemma2Config(**_GATED, head_dim=8, sliding_window=6, final_logit_softcapping=3.0),
-    "mistral": lambda: MistralConfig(**_GATED, sliding_window=6),
-}
-MODES = {"bloom": "padded"}
+from .families import CONFIGS as CONFIGS, MODES as MODES, VOCABULARY, make_lm
+
 LENGTHS = (7, 12, 4, 1)
 
 
-@pytest.fixture(params=sorted(CONFIGS))
+FEW = ("bloom", "gemma2", "gpt2", "llama", "mistral", "neox", "opt", "qwen3")
+"""Families that between them have every trait that code here could trip over; test_families.py has them all."""
+
+
+@pytest.fixture(params=FEW)
 def family(request: pytest.FixtureRequest) -> str:
     return cast(str, request.param)
-
-
-def make_lm(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A random model whose matrices are large enough that a fault in attention shows in the first digits."""
-    torch.manual_seed(11)
-    lm = AutoModelForCausalLM.from_config(CONFIGS[family](), dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(4)
-            else:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    for parameter in lm.parameters():  # not .to(dtype): rotary frequencies stay in float32, as in any loaded model
-        parameter.data = parameter.data.to(dtype)
-    lm.config.dtype = dtype
-    return lm.eval()
 
 
 @pytest.fixture

@@ -312,7 +312,7 @@ CONFLICTS = [
     (
         ["sharing=hydra"],
         ["models.o={load: some/model, branch: 2, template: plain}", "stages.reward.model=o"],
-        "the reward model scores the policy's tokens, but 'o' and 'base' have other templates",
+        "the critic reads the policy's tokens, but the reward's 'o' and 'base' have other templates",
     ),
     (["reward=vader", "critic.start=reward"], [], "the reward is the scorer 'vader'\n  fix: set critic.start: model"),
     (["reward=vader", "preset=ppo-max"], [], "(from preset ppo-max)"),

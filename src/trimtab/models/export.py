@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +29,11 @@ from trimtab.errors import ModelError
 from trimtab.models.bundle import Bundle, LMPart, ScalarPart
 from trimtab.models.flat import Body
 from trimtab.models.hydra import check, merged
+from trimtab.models.lora import FOLDER as ADAPTER, adapters, merged as with_adapter_merged, save_adapter
 from trimtab.runtime.files import atomic_dir, sha256_bytes, sha256_file, write_json
 
 SIDECAR = "trimtab.json"
+Beside = Callable[[Path], None]
 PAD_TOKEN = "<|pad|>"
 """Added to a tokenizer in which every special token ends something (GPT-2 has one special token)."""
 
@@ -44,6 +46,7 @@ def save_lm(
     sidecar: Mapping[str, Any],
     *,
     end_ids: Iterable[int] = (),
+    beside: Beside | None = None,
 ) -> str:
     """A chat model's folder, atomically: weights in the model's dtype, tokenizer, template, generation settings.
 
@@ -51,6 +54,7 @@ def save_lm(
         chat_template: the template it was trained with; None = the tokenizer's own.
         sidecar: goes to ``trimtab.json``, with ``weights`` (the returned hash) added.
         end_ids: tokens that end a turn of this template; ``generate`` stops at them, and at those it stopped at before.
+        beside: writes more into the folder before it appears under its name (``adapter_of``).
 
     Returns:
         sha256 (hex) of the weights.
@@ -59,7 +63,20 @@ def save_lm(
         with _generation_config(lm, tokenizer, end_ids):
             _save_weights(lm, temporary)
         _with_template(tokenizer, chat_template).save_pretrained(temporary)
-        return _finish(temporary, sidecar)
+        return _finish(temporary, sidecar, beside)
+
+
+def adapter_of(bundle: Bundle, part: str, loaded_from: str) -> Beside | None:
+    """What writes a part's adapter beside the model that it is merged into; None where the bundle has no adapters."""
+    if bundle.lora is None:
+        return None
+    module = cast("LMPart | ScalarPart", bundle.parts[part])
+    head = module.head if isinstance(module, ScalarPart) else None
+
+    def write(folder: Path) -> None:
+        save_adapter(folder / ADAPTER, module.body.decoder, base=bundle.lm, loaded_from=loaded_from, head=head)
+
+    return write
 
 
 def save_reward(
@@ -72,6 +89,7 @@ def save_reward(
     *,
     end_ids: Iterable[int],
     pad_id: int | None = None,
+    beside: Beside | None = None,
 ) -> str:
     """A reward model's folder, atomically: a sequence classifier with one label that gives our scores.
 
@@ -85,6 +103,7 @@ def save_reward(
         end_ids: tokens that end a turn; the first is the one the template writes.
         pad_id: a special token that ends nothing. None, or an ordinary word of the vocabulary (which a tokenizer
             would cut out of texts once it pads): one is chosen, or added.
+        beside: as in ``save_lm``.
 
     Returns:
         sha256 (hex) of the weights.
@@ -109,16 +128,19 @@ def save_reward(
         _save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
         # a padding token that was added gave the embedding a row, which ``load_reward`` takes away again
-        return _finish(temporary, {**sidecar, "vocabulary": cast(int, body.decoder.config.vocab_size)})
+        return _finish(temporary, {**sidecar, "vocabulary": cast(int, body.decoder.config.vocab_size)}, beside)
 
 
 def merged_decoder(bundle: Bundle, part: str) -> Body:
     """The whole decoder of one part: trunk layers, then the part's own layers and norm. Shares tensors, copies nothing.
+    With an adapter: a copy of the base's adapted matrices, the adapter added; the base is never written to.
 
     Raises:
         ModelError: it does not give the part's numbers bit for bit.
     """
     module = cast("LMPart | ScalarPart", bundle.parts[part])
+    if adapters(module.body):
+        return Body(with_adapter_merged(module.body.decoder), module.body.mode)
     if not module.on_trunk:
         return module.body
     body = merged(bundle.whole, module.body)
@@ -244,10 +266,12 @@ def _save_weights(model: PreTrainedModel, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _finish(folder: Path, sidecar: Mapping[str, Any]) -> str:
-    """Hash the weights and write the sidecar."""
+def _finish(folder: Path, sidecar: Mapping[str, Any], beside: Beside | None) -> str:
+    """Hash the weights and write the sidecar, and what comes beside them."""
     parts = sorted(folder.glob("*.safetensors"))
     hashes = [sha256_file(part) for part in parts]
     weights = hashes[0] if len(parts) == 1 else sha256_bytes("\n".join(hashes).encode())
     write_json(folder / SIDECAR, {**sidecar, "weights": weights})
+    if beside is not None:
+        beside(folder)
     return weights

@@ -24,6 +24,7 @@ _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
 _EMBEDDING_NORMS = ("word_embeddings_layernorm", "embedding_layernorm", "embed_layer_norm")
 _EMBEDDING_PROJECTIONS = ("project_in",)
 _FINAL_PROJECTIONS = ("project_out",)
+_INSTEAD = "use sharing: lora with the model's lora, or sharing: separate; and leave out the model's branch"
 _POSITIONS = ("wpe", "embed_positions", "position_embeddings")
 
 
@@ -44,7 +45,10 @@ def _part(decoder: PreTrainedModel, layers: slice, *, neutralise: Literal["above
     """A decoder with some of the layers, sharing their tensors, and without what lies above or below them."""
     config = copy.deepcopy(decoder.config)
     count = cast(int, config.num_hidden_layers)
-    path_owner, name = layer_list(decoder, count)
+    try:
+        path_owner, name = layer_list(decoder, count)
+    except LookupError as error:
+        raise ModelError(f"{error}: this family cannot be split", fix=_INSTEAD) from error
     kept = list(cast(nn.ModuleList, getattr(path_owner, name)))[layers]
     config.num_hidden_layers = len(kept)
     if getattr(config, "layer_types", None) is not None:
@@ -122,11 +126,17 @@ def check(whole: Body, trunk: Body, branch: Body) -> None:
         for row, n in enumerate(lengths)
     ]
     batch = flatten(rows).to(device)
-    if not torch.equal(whole(batch), branch(batch, trunk(batch))):
+    family = type(whole.decoder).__name__
+    expected = whole(batch)
+    try:
+        same = torch.equal(expected, branch(batch, trunk(batch)))
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{type(whole.decoder).__name__}: trunk and branch do not give the whole model's numbers",
-            fix="use sharing: separate, and leave out the model's branch",
-        )
+            f"{family}: this family cannot be split into trunk and branch ({reason})", fix=_INSTEAD
+        ) from error
+    if not same:
+        raise ModelError(f"{family}: trunk and branch do not give the whole model's numbers", fix=_INSTEAD)
 
 
 def trunk_output(trunk: Body, batch: FlatBatch) -> Tensor:

@@ -6,6 +6,7 @@ one axis must give the same log-probabilities as each text alone in plain transf
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,7 @@ from trimtab.models.attention import IMPLEMENTATION
 from trimtab.models.bundle import logit_map_of
 from trimtab.models.catalogue import resolve
 from trimtab.models.flat import Body, Mode, decoder_of, set_attention, set_mode
+from trimtab.models.lora import FOLDER as ADAPTER, load_adapter, saved_for
 from trimtab.ops.logprob import token_logprob
 from trimtab.protocols import ModelSpec
 from trimtab.runtime.files import read_json
@@ -79,8 +81,16 @@ def load_lm(spec: ModelSpec, *, device: str = "cpu") -> LoadedLM:
     return LoadedLM(lm, load_tokenizer(spec), probe(lm), locate(spec))
 
 
-def load_reward(spec: ModelSpec, mode: Mode, *, device: str = "cpu") -> LoadedReward:
-    """A reward model saved by a reward stage, or any sequence classifier with one label and a ``score`` head."""
+def load_reward(spec: ModelSpec, mode: Mode | None, *, family: str = "", device: str = "cpu") -> LoadedReward:
+    """A reward model saved by a reward stage, or any sequence classifier with one label and a ``score`` head.
+
+    Args:
+        mode: in which it attends; None = a probe of its own decides.
+        family: ``model_type`` for which ``mode`` was found; a model of another one is probed. "" = any.
+
+    Raises:
+        ModelError: it cannot be found or read, has no trained scalar head, or neither attention gives its own numbers.
+    """
     dtype = getattr(torch, spec.dtype)
     model, info = _from_pretrained(AutoModelForSequenceClassification, spec, dtype=dtype, output_loading_info=True)
     model.to(device).eval()
@@ -90,10 +100,26 @@ def load_reward(spec: ModelSpec, mode: Mode, *, device: str = "cpu") -> LoadedRe
         raise ModelError(
             f"{spec.load} has no scalar 'score' head", fix="give a reward stage, or a one-label classifier"
         )
-    set_mode(model, mode)
     path = Path(locate(spec))
     _as_saved(path, model)
+    if mode is None or (family and model.config.model_type != family):
+        mode = probe_decoder(decoder_of(model))
+    set_mode(model, mode)
     return LoadedReward(Body(decoder_of(model), mode), head, load_tokenizer(spec), str(path))
+
+
+def load_reward_on(loaded: LoadedLM, spec: ModelSpec) -> LoadedReward | None:
+    """A reward model that was trained as an adapter on this very model, as one: it shares all tensors but its own.
+
+    None if its folder holds no adapter, or one of another base (known by the tensors' hash).
+    """
+    folder = Path(locate(spec))
+    if not saved_for(folder, decoder_of(loaded.lm)):
+        return None
+    decoder, head = load_adapter(folder / ADAPTER, loaded.lm)
+    if head is None:
+        raise ModelError(f"the adapter in {folder} has no head", fix="give a reward stage")
+    return LoadedReward(Body(decoder, loaded.mode), head, load_tokenizer(spec), str(folder))
 
 
 @torch.no_grad()
@@ -164,31 +190,66 @@ def _ours(lm: PreTrainedModel, texts: list[list[int]], mode: Mode) -> Tensor:
     return logp_A
 
 
+@torch.no_grad()
+def _alone_hidden(decoder: PreTrainedModel, texts: list[list[int]]) -> Tensor:
+    device = next(decoder.parameters()).device
+    parts = [decoder(input_ids=torch.tensor([t], device=device), use_cache=False).last_hidden_state[0] for t in texts]
+    return _in_mean_sizes(torch.cat(parts))
+
+
+@torch.no_grad()
+def _ours_hidden(decoder: PreTrainedModel, texts: list[list[int]], mode: Mode) -> Tensor:
+    batch = flatten([Sequence(ids=t, act=[False] * len(t)) for t in texts]).to(next(decoder.parameters()).device)
+    return _in_mean_sizes(Body(decoder, mode)(batch))
+
+
+def _in_mean_sizes(hidden_TD: Tensor) -> Tensor:
+    return hidden_TD.float() / hidden_TD.float().abs().mean()
+
+
 def probe(lm: PreTrainedModel) -> Mode:
     """The mode in which this model gives its own numbers; leaves its attention set for it.
 
     Raises:
         ModelError: neither the flat forward nor the padded fallback does.
     """
-    texts = _probe_texts(lm)
-    set_attention(lm, "eager")  # independent of both candidates
-    truth = _alone(lm, texts)
-    tolerance = _TOLERANCE[lm.dtype]
-    if getattr(lm, "_supports_sdpa", False):
-        set_attention(lm, "sdpa")
-        tolerance += 3 * float((_alone(lm, texts) - truth).abs().mean())
+    return _choose(lm, _alone, _ours, "log-probabilities", "nats")
+
+
+def probe_decoder(decoder: PreTrainedModel) -> Mode:
+    """``probe`` by hidden states, for a decoder without an output embedding (a reward model's)."""
+    return _choose(decoder, _alone_hidden, _ours_hidden, "hidden states", "of their mean size")
+
+
+_Texts = list[list[int]]
+
+
+def _choose(
+    model: PreTrainedModel,
+    alone: Callable[[PreTrainedModel, _Texts], Tensor],
+    ours: Callable[[PreTrainedModel, _Texts, Mode], Tensor],
+    what: str,
+    unit: str,
+) -> Mode:
+    texts = _probe_texts(model)
+    set_attention(model, "eager")  # independent of both candidates
+    truth = alone(model, texts)
+    tolerance = _TOLERANCE[model.dtype]
+    if getattr(model, "_supports_sdpa", False):
+        set_attention(model, "sdpa")
+        tolerance += 3 * float((alone(model, texts) - truth).abs().mean())
     gaps = {}
     for mode in ("flat", "padded"):
         try:
-            set_mode(lm, mode)
-            gap = float((_ours(lm, texts, mode) - truth).abs().mean())
+            set_mode(model, mode)
+            gap = float((ours(model, texts, mode) - truth).abs().mean())
         except (ModelError, TypeError, ValueError, RuntimeError) as error:
             gaps[mode] = str(error).splitlines()[0]
             continue
         if gap <= tolerance:
             return mode
-        gaps[mode] = f"mean difference {gap:.3g} nats"
+        gaps[mode] = f"mean difference {gap:.3g} {unit}"
     raise ModelError(
-        f"{type(lm).__name__}: log-probabilities differ from the model's own ({gaps}; bound {tolerance})",
+        f"{type(model).__name__}: {what} differ from the model's own ({gaps}; bound {tolerance})",
         fix=f"report this family; attention {IMPLEMENTATION} and the padded fallback were tried",
     )

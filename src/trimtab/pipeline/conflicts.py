@@ -6,6 +6,7 @@ written and would do nothing is a contradiction too.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def _models(recipe: Recipe) -> Iterator[Conflict]:
         elif spec.revision is not None and (spec.load in CATALOGUE or Path(spec.load).is_dir()):
             what = "the catalogue pins its models" if spec.load in CATALOGUE else "a folder has one state"
             yield f"models.{name}.revision", f"{what}, so there is no revision to choose", "remove revision"
+        if spec.lora is not None and spec.gives == "reward model":
+            problem = "a finished reward model learns nothing more, so adapters would do nothing"
+            yield f"models.{name}.lora", problem, f"remove lora from models.{name}"
+        if spec.lora is not None and spec.branch is not None:
+            problem = "adapters learn on a frozen model, a branch learns above a frozen trunk: it is one or the other"
+            yield f"models.{name}.lora", problem, f"remove branch or lora from models.{name}"
+        if spec.lora is not None and importlib.util.find_spec("peft") is None:
+            yield f"models.{name}.lora", "LoRA needs the package peft", "pip install 'trimtab[lora]'"
 
 
 def _data(recipe: Recipe) -> Iterator[Conflict]:
@@ -94,6 +103,12 @@ def _ppo_models(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
     if config.sharing == "hydra" and spec.branch is None:
         fix = f"add branch to models.{base} (layers above the trunk), or set sharing: separate"
         yield "sharing", f"hydra shares a frozen trunk, but model '{base}' has no branch", fix
+    if config.sharing == "lora" and spec.lora is None:
+        fix = f"add lora to models.{base}, as in lora: {{r: 16}}, or set sharing: separate"
+        yield "sharing", f"lora shares a frozen base among adapters, but model '{base}' has none", fix
+    if config.sharing != "lora" and spec.lora is not None:
+        problem = f"model '{base}' has adapters, but with sharing: {config.sharing} they would not be used"
+        yield "sharing", problem, f"set sharing: lora, or remove lora from models.{base}"
     if "reward" not in stage.models:
         return
     name = recipe.base(stage.models["reward"])
@@ -102,9 +117,9 @@ def _ppo_models(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
         problem = f"hydra needs one trunk, but '{base}' has branch {spec.branch} and the reward's '{name}' has"
         fix = f"give models.{name} branch: {spec.branch}, or set sharing: separate"
         yield "sharing", f"{problem} {'none' if other.branch is None else other.branch}", fix
-    if other.template != spec.template:
-        problem = f"the reward model scores the policy's tokens, but '{name}' and '{base}' have other templates"
-        yield "reward", problem, f"give models.{name} and models.{base} the same template"
+    if other.template != spec.template and config.critic.start in ("reward", "reward-layers"):
+        problem = f"the critic reads the policy's tokens, but the reward's '{name}' and '{base}' have other templates"
+        yield "critic.start", problem, f"set critic.start: model, or give models.{name} the template of {base}"
 
 
 def _ppo_critic(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -56,4 +57,5 @@ def loop_of(
 
 def sidecar_of(spec: ModelSpec, kind: str, **more: Any) -> dict[str, Any]:
     """What later stages need to know of a saved model beyond its Hugging Face files (``trimtab.json``)."""
-    return {"kind": kind, "branch": spec.branch, "template": spec.template, "dtype": spec.dtype, **more}
+    lora = None if spec.lora is None else asdict(spec.lora)
+    return {"kind": kind, "branch": spec.branch, "lora": lora, "template": spec.template, "dtype": spec.dtype, **more}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence as Seq
 from pathlib import Path
@@ -12,17 +11,17 @@ import torch
 from torch import nn
 
 from trimtab.algorithms.ppo.config import PPOConfig
-from trimtab.algorithms.ppo.experience import Experience, TextScores
+from trimtab.algorithms.ppo.experience import Experience, TextScores, beside_reference
 from trimtab.algorithms.ppo.ppo import PPO
-from trimtab.algorithms.ppo.records import Showcase, record_rollout
+from trimtab.algorithms.ppo.records import Showcase, record_critic, record_rollout
+from trimtab.algorithms.ppo.translated import reads_alike, translated_scores
 from trimtab.batch import Sequence
 from trimtab.data.template import Renderer
 from trimtab.errors import ModelError, RecipeError
 from trimtab.models.bundle import Bundle
-from trimtab.models.export import save_lm
-from trimtab.models.flat import Body
+from trimtab.models.export import adapter_of, save_lm
 from trimtab.models.hydra import branch_of, trunk_of
-from trimtab.models.load import LoadedLM, LoadedReward, load_lm, load_reward
+from trimtab.models.load import LoadedLM, LoadedReward, load_lm, load_reward, load_reward_on, load_tokenizer
 from trimtab.models.trunk_store import with_trunk
 from trimtab.protocols import ModelSpec, Scorer, TokenPrompt, ToScore
 from trimtab.records import Completion, Demonstration, Prompt
@@ -30,6 +29,7 @@ from trimtab.runtime.files import Ledger
 from trimtab.sampling.local import LocalSampler
 from trimtab.scoring.named import scorer
 from trimtab.train.fit import fit
+from trimtab.train.rows import StageRows
 from trimtab.train.session import device_of, loop_of, sidecar_of
 from trimtab.train.stage import Result, StageContext
 
@@ -63,15 +63,26 @@ def refuse_weak(folder: str, config: PPOConfig) -> str:
     )
 
 
-def same_tokens(policy: Renderer, reward: Renderer) -> None:
-    """Refuse a reward model that would read the policy's ids as other text."""
-    a, b = policy.tokenizer.get_vocab(), reward.tokenizer.get_vocab()
-    shared = {token: i for token, i in b.items() if token in a}
-    if any(a[token] != i for token, i in shared.items()) or len(shared) < len(a):
+def reward_of(
+    loaded: LoadedLM, renderer: Renderer, spec: ModelSpec, config: PPOConfig
+) -> tuple[LoadedReward, Renderer | None]:
+    """The reward model, and its own renderer if it does not read the policy's ids: then it is given text.
+
+    Raises:
+        ModelError: the critic would start from a reward model that reads other tokens than the policy writes.
+    """
+    device = str(next(loaded.lm.parameters()).device)
+    reads = Renderer(load_tokenizer(spec), spec.template)
+    if reads_alike(renderer, reads):
+        shared = load_reward_on(loaded, spec) if config.sharing == "lora" else None
+        return shared or load_reward(spec, loaded.mode, family=loaded.lm.config.model_type, device=device), None
+    if config.critic.start in ("reward", "reward-layers"):
         raise ModelError(
-            "policy and reward model have different tokenizers",
-            fix="train the reward model from the policy's model",
+            "the critic cannot start from a reward model with another tokenizer or template: it reads the policy's own "
+            "tokens",
+            fix="set critic.start: model, or train the reward model from the policy's model",
         )
+    return load_reward(spec, None, device=device), reads
 
 
 def _same_tensors(first: nn.Module, second: nn.Module) -> bool:
@@ -85,10 +96,10 @@ def add_reward(bundle: Bundle, reward: LoadedReward) -> bool:
     Returns True if the trunk is shared.
     """
     on_trunk = False
-    body: Body = reward.body
+    body, whole = reward.body, bundle.whole.decoder
     if bundle.trunk is not None and bundle.branch:
         depth = cast(int, body.decoder.config.num_hidden_layers)
-        if depth == bundle.whole.decoder.config.num_hidden_layers:
+        if type(body.decoder) is type(whole) and depth == whole.config.num_hidden_layers:
             on_trunk = _same_tensors(trunk_of(body, bundle.branch), bundle.trunk)
         if on_trunk:
             body = branch_of(body, bundle.branch, copied=True)
@@ -100,11 +111,11 @@ def add_critic(bundle: Bundle, config: PPOConfig, seed: int) -> None:
     """Part ``value``, started as the recipe says."""
     if config.critic.start in ("reward", "reward-layers"):
         part = cast(Any, bundle.parts["reward"])
-        head = nn.Linear(bundle.width, 1, bias=True, device=bundle.device)
+        head = nn.Linear(part.head.in_features, 1, bias=True, device=bundle.device)
         with torch.no_grad():
             head.weight.copy_(part.head.weight * (config.critic.start == "reward"))
             head.bias.zero_()
-        body = copy.deepcopy(part.body)
+        body = bundle.starting_as("reward")
         bundle.add_scalar("value", "prev", body=body, head=head, trained=True, on_trunk=part.on_trunk)
         return
     bundle.add_scalar("value", "prev", trained=True)
@@ -112,7 +123,7 @@ def add_critic(bundle: Bundle, config: PPOConfig, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         head = cast(Any, bundle.parts["value"]).head
         with torch.no_grad():
-            weight = torch.randn(head.weight.shape, generator=generator) / (bundle.width + 1) ** 0.5
+            weight = torch.randn(head.weight.shape, generator=generator) / (bundle.width_out + 1) ** 0.5
             head.weight.copy_(weight)
 
 
@@ -121,7 +132,10 @@ def build(loaded: LoadedLM, spec: ModelSpec, config: PPOConfig, reward: LoadedRe
     branch = spec.branch if config.sharing == "hydra" else None
     if config.sharing == "hydra" and branch is None:
         raise RecipeError("sharing: hydra needs a trunk", fix="give the model a branch, or use sharing: separate")
-    bundle = Bundle(loaded.lm, loaded.mode, branch)
+    lora = spec.lora if config.sharing == "lora" else None
+    if config.sharing == "lora" and lora is None:
+        raise RecipeError("sharing: lora needs adapters", fix="give the model lora, or use sharing: separate")
+    bundle = Bundle(loaded.lm, loaded.mode, branch, lora, seed)
     bundle.add_policy()
     bundle.add_reference()
     if reward is not None:
@@ -143,13 +157,15 @@ def text_scores_of(chosen: Scorer, renderer: Renderer, prompts: dict[str, Prompt
     return score
 
 
-def ptx_rows_of(config: PPOConfig, context: StageContext, renderer: Renderer, bundle: Bundle) -> list[Sequence]:
+def ptx_rows_of(config: PPOConfig, account: StageRows, renderer: Renderer, bundle: Bundle) -> list[Sequence]:
     if config.ptx is None:
         return []
-    rows = []
-    for row in cast(list[Demonstration], context.rows(config.ptx.data)):
+
+    def make(row: Demonstration) -> Sequence:
         ids, act = renderer.demonstration(row)
-        rows.append(Sequence(ids=ids, act=act, id=row.id))
+        return Sequence(ids=ids, act=act, id=row.id)
+
+    rows = [row for _, row in account.take(config.ptx.data, "train", make, purpose="ptx")]
     return with_trunk(bundle, rows, config.train.token_budget)
 
 
@@ -157,29 +173,44 @@ def run(config: PPOConfig, context: StageContext) -> Result:
     spec, device = context.models["model"], device_of()
     loaded = load_lm(spec, device=str(device))
     renderer = Renderer(loaded.tokenizer, spec.template)
-    reward, given, notes = None, None, []
+    reward, reads, given, notes = None, None, None, []
     if "reward" in context.models:
-        reward = load_reward(context.models["reward"], loaded.mode, device=str(device))
+        reward, reads = reward_of(loaded, renderer, context.models["reward"], config)
         notes.append(refuse_weak(reward.path, config))
-        same_tokens(renderer, Renderer(reward.tokenizer, context.models["reward"].template))
+        if reads is not None:
+            notes.append("the reward model has a tokenizer or template of its own, so it is given text")
     else:
         given = scorer(config.reward, context.scorers)
     bundle = build(loaded, spec, config, reward, context.seed)
-    rows = cast(list[Prompt], context.rows(config.prompts))
-    shown = cast(list[Prompt], context.rows(config.prompts, "heldout"))
-    shown = shown[: config.samples.prompts if config.samples else 0]
-    prompts = [renderer.prompt(row) for row in rows]
-    showcased = [renderer.prompt(row) for row in shown]
+    account, few = StageRows(context), config.samples.prompts if config.samples else 0
+    asked = account.take(config.prompts, "train", renderer.prompt, purpose="rollouts")
+    looked = account.take(config.prompts, "heldout", renderer.prompt, purpose="samples", limit=few)
+    rows, shown = ([cast(Prompt, row) for row, _ in taken] for taken in (asked, looked))
+    prompts, showcased = [prompt for _, prompt in asked], [prompt for _, prompt in looked]
+    ptx_rows = ptx_rows_of(config, account, renderer, bundle)
     capacity = max(len(p.ids) for p in (*prompts, *showcased)) + config.rollout.max_new_tokens
-    texts = None if given is None else text_scores_of(given, renderer, {r.id: r for r in rows})
+    known = {r.id: r for r in (*rows, *shown)}
+    texts = None if given is None else text_scores_of(given, renderer, known)
+    if reads is not None:
+        texts = translated_scores(bundle, reads, known, config.train.token_budget, context.say)
 
     def sampler(slots: int) -> LocalSampler:
         return LocalSampler(
-            loaded.lm, loaded.mode, end_ids=renderer.end_ids, decode=renderer.decode, slots=slots, capacity=capacity
+            bundle.policy_lm,
+            loaded.mode,
+            end_ids=renderer.end_ids,
+            decode=renderer.decode,
+            slots=slots,
+            capacity=capacity,
         )
 
     rollouts, shows = sampler(config.rollout.slots), sampler(max(2, len(showcased)))
-    ledger = Ledger(context.dir / "rollouts.jsonl")
+    ends = set(renderer.end_ids)
+    ledger, foreseen = Ledger(context.dir / "rollouts.jsonl"), Ledger(context.dir / "critic.jsonl")
+
+    def judge(answers: Seq[Completion]) -> list[dict[str, Any]]:
+        return beside_reference(bundle, answers, config, end_id=renderer.end_ids[0], text_scores=texts)
+
     showcase = Showcase(
         shows,
         showcased,
@@ -188,12 +219,15 @@ def run(config: PPOConfig, context: StageContext) -> Result:
         context.dir / "samples",
         context.seed,
         context.name,
+        judge,
+        lambda ids: str(renderer.tokenizer.decode([i for i in ids if i not in ends], skip_special_tokens=True)),
     )
 
     def record(version: int, completions: Seq[Completion], made: Experience) -> None:
         if showcase.due(version):
             showcase.show(version)
         record_rollout(ledger, version, completions, made)
+        record_critic(foreseen, version, made)
 
     ppo = PPO(
         bundle,
@@ -204,31 +238,36 @@ def run(config: PPOConfig, context: StageContext) -> Result:
         stage=context.name,
         end_id=renderer.end_ids[0],
         text_scores=texts,
-        ptx_rows=ptx_rows_of(config, context, renderer, bundle),
+        ptx_rows=ptx_rows,
         record=record,
     )
+    reached = _prompt_account(ppo, prompts)
+    account.taken[0].leave_unread(f"not reached in {config.versions} versions", reached["not_reached"])
+    account.write()
     fixed = {"mode": loaded.mode, "slots": config.rollout.slots, "capacity": capacity, "cached": rollouts.settle()}
     if showcased:
         shows.settle()
+    ledgers = {"rollouts": ledger, "critic": foreseen}
     with loop_of(
-        context, config.train, device, total=config.versions, kind="version", ledgers={"rollouts": ledger}, **fixed
+        context, config.train, device, total=config.versions, kind="version", ledgers=ledgers, **fixed
     ) as loop:
         updates = fit(ppo, loop)
     if showcase.due(config.versions):
         showcase.show(config.versions)
     weights = save_lm(
-        loaded.lm,
+        bundle.saved_lm(),
         loaded.tokenizer,
         context.dir / "model",
         renderer.chat_template,
         sidecar_of(spec, "lm", rl_on=config.prompts),
         end_ids=renderer.end_ids,
+        beside=adapter_of(bundle, "policy", spec.load),
     )
     metrics = {
         "versions": config.versions,
         "updates": updates,
         "answers": config.versions * ppo.answers,
-        "prompts": _prompt_account(ppo, prompts),
+        "prompts": reached,
         "notes": [note for note in notes if note],
         "weights": weights,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,29 +13,36 @@ from trimtab.algorithms.reward.reward import Ranking, RewardModel, ranking_of, s
 from trimtab.data.template import Renderer
 from trimtab.errors import DataError
 from trimtab.evaluation.bag_of_words import fit_bag_of_words
-from trimtab.evaluation.pairs import decided_pairs, reward_report
+from trimtab.evaluation.pairs import decided_pairs, reward_report, words_long
 from trimtab.models.bundle import Bundle, ScalarPart
-from trimtab.models.export import merged_decoder, save_reward
+from trimtab.models.export import adapter_of, merged_decoder, save_reward
 from trimtab.models.load import load_lm
 from trimtab.models.trunk_store import with_trunk
 from trimtab.protocols import ToScore
 from trimtab.records import Comparison
+from trimtab.runtime.files import write_json
 from trimtab.scoring.named import scorer
 from trimtab.train.fit import fit
+from trimtab.train.rows import StageRows
 from trimtab.train.session import device_of, loop_of, sidecar_of
 from trimtab.train.stage import Result, StageContext
 
 
-def rankings_of(rows: Seq[Comparison], renderer: Renderer, config: RewardConfig) -> tuple[list[Ranking], list[str]]:
-    """Tokenised rankings, and the ids of rows in which everything is tied."""
-    made, tied = [], []
-    for row in rows:
+def rankings_of(
+    account: StageRows, split: str, limit: int | None, renderer: Renderer, config: RewardConfig
+) -> tuple[list[Comparison], list[Ranking], list[str]]:
+    """Comparisons with their tokenised rankings, and the ids of rows in which everything is tied."""
+    tied: list[str] = []
+
+    def make(row: Comparison) -> Ranking | None:
         ranking = ranking_of(row, [renderer.answer(row.prompt, text) for text in row.answers], config)
         if ranking is None:
             tied.append(row.id)
-        else:
-            made.append(ranking)
-    return made, tied
+        return ranking
+
+    purpose = "training" if split == "train" else "measure"
+    taken = account.take(config.data, split, make, purpose=purpose, limit=limit, nothing="every answer is tied")
+    return [row for row, _ in taken], [made for _, made in taken], tied
 
 
 def carry_trunk(bundle: Bundle, rankings: list[Ranking], config: RewardConfig) -> list[Ranking]:
@@ -57,10 +65,21 @@ def fold_scale(bundle: Bundle, rankings: list[Ranking], token_budget: int) -> tu
 
 
 def measure(
-    bundle: Bundle, train: Seq[Comparison], heldout: Seq[Comparison], tokenised: list[Ranking], config: RewardConfig
+    bundle: Bundle,
+    train: Seq[Comparison],
+    heldout: Seq[Comparison],
+    tokenised: list[Ranking],
+    config: RewardConfig,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
-    """The held-out report with its baselines, JSON-able."""
+    """The held-out report with its baselines, JSON-able. ``keep``: a file for every answer's score, for people."""
     found = scores(bundle, tokenised, config.train.token_budget)
+    if keep is not None:
+        rows = [
+            {"id": c.id, "ranks": list(c.ranks), "scores": row, "words": [words_long(answer) for answer in c.answers]}
+            for c, row in zip(heldout, found, strict=True)
+        ]
+        write_json(keep, rows)
     report = reward_report(heldout, found, fit_bag_of_words(train)).as_dict()
     report["baselines"] = {}
     for name in config.baselines:
@@ -77,14 +96,12 @@ def run(config: RewardConfig, context: StageContext) -> Result:
     spec, device = context.models["model"], device_of()
     loaded = load_lm(spec, device=str(device))
     renderer = Renderer(loaded.tokenizer, spec.template)
-    bundle = Bundle(loaded.lm, loaded.mode, spec.branch)
+    bundle = Bundle(loaded.lm, loaded.mode, spec.branch, spec.lora, context.seed)
     bundle.add_scalar("reward", "last", trained=True, lm=bool(config.lm))
-    train_rows = context.rows(config.data)[: config.limit]
-    heldout_rows = context.rows(config.data, "heldout")[: config.heldout]
-    rankings, tied = rankings_of(train_rows, renderer, config)
-    heldout, heldout_tied = rankings_of(heldout_rows, renderer, config)
-    kept = {r.id for r in heldout}
-    heldout_rows = [row for row in heldout_rows if row.id in kept]
+    account = StageRows(context)
+    train_rows, rankings, tied = rankings_of(account, "train", config.limit, renderer, config)
+    heldout_rows, heldout, heldout_tied = rankings_of(account, "heldout", config.heldout, renderer, config)
+    account.write()
     rankings, heldout = carry_trunk(bundle, rankings, config), carry_trunk(bundle, heldout, config)
     model = RewardModel(
         bundle,
@@ -99,7 +116,8 @@ def run(config: RewardConfig, context: StageContext) -> Result:
         updates = fit(model, loop)
     model.best.restore(model.trainables["reward"].parameters)
     std, offset = fold_scale(bundle, rankings, config.train.token_budget)
-    report = measure(bundle, train_rows, heldout_rows, heldout, config) if heldout else {}
+    kept = context.dir / "heldout.json"
+    report = measure(bundle, train_rows, heldout_rows, heldout, config, kept) if heldout else {}
     sidecar = sidecar_of(spec, "reward", offset=offset, scale_folded=std, heldout=report, comparisons=config.data)
     weights = save_reward(
         merged_decoder(bundle, "reward"),
@@ -110,9 +128,10 @@ def run(config: RewardConfig, context: StageContext) -> Result:
         sidecar,
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
+        beside=adapter_of(bundle, "reward", spec.load),
     )
     metrics = {
-        "rows": len(train_rows),
+        "rows": len(train_rows) + len(tied),
         "rankings": len(rankings),
         "pairs": sum(len(r.pairs) for r in rankings),
         "tied_rows": [*tied, *heldout_tied],

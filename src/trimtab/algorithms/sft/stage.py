@@ -9,7 +9,7 @@ from trimtab.algorithms.sft.sft import SFT
 from trimtab.batch import Sequence
 from trimtab.data.template import Renderer
 from trimtab.models.bundle import Bundle
-from trimtab.models.export import save_lm
+from trimtab.models.export import adapter_of, save_lm
 from trimtab.models.load import load_lm
 from trimtab.models.trunk_store import with_trunk
 from trimtab.records import Demonstration
@@ -31,7 +31,7 @@ def run(config: SFTConfig, context: StageContext) -> Result:
     spec, device = context.models["model"], device_of()
     loaded = load_lm(spec, device=str(device))
     renderer = Renderer(loaded.tokenizer, spec.template)
-    bundle = Bundle(loaded.lm, loaded.mode, spec.branch)
+    bundle = Bundle(loaded.lm, loaded.mode, spec.branch, spec.lora, context.seed)
     bundle.add_policy()
     account = StageRows(context)
     make = partial(sequence_of, renderer=renderer, loss_on=config.loss_on)
@@ -47,12 +47,13 @@ def run(config: SFTConfig, context: StageContext) -> Result:
     sft.best.restore(sft.trainables["policy"].parameters)
     sidecar = sidecar_of(spec, "lm", trained_on=config.data)
     weights = save_lm(
-        loaded.lm,
+        bundle.saved_lm(),
         loaded.tokenizer,
         context.dir / "model",
         renderer.chat_template,
         sidecar,
         end_ids=renderer.end_ids,
+        beside=adapter_of(bundle, "policy", spec.load),
     )
     metrics = {
         "rows": len(rows),
