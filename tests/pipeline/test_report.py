@@ -9,230 +9,26 @@ import random
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from trimtab.evaluation.config import Bounds
-from trimtab.evaluation.pairs import reward_report
-from trimtab.evaluation.verdict import Answers, decide
+from pipeline.made_run import RECIPE, Page, lines, make_run, manifest, ppo_rows, save
+from trimtab.algorithms.ppo.config import PRESETS, PPOConfig
+from trimtab.pipeline.manifest import digest, flat
 from trimtab.pipeline.report import write
 from trimtab.pipeline.report_axes import ticks
 from trimtab.pipeline.report_chart import Series, line_chart, smoothed, thinned
 from trimtab.pipeline.report_curves import Curves
 from trimtab.pipeline.report_files import StageFiles, read_run, seconds_of
 from trimtab.pipeline.report_page import duration, el, percent, short
+from trimtab.pipeline.report_rollouts import rollouts_of
 from trimtab.pipeline.report_samples import overlap, spread
-from trimtab.pipeline.report_shapes import histogram, reliability_chart
-from trimtab.records import Comparison, Prompt
-
-RECIPE = """\
-name: quickstart
-seed: 3
-models:
-  base: {load: smollm2-135m-q4, branch: 6}
-stages:
-  sft:
-    kind: sft
-    optimizer: {lr: 1e-4}                       # default
-  reward:
-    kind: reward
-  policy:
-    kind: ppo
-  verdict:
-    kind: evaluate
-"""
-OPENINGS = ("A moving and deeply", "The plot is", "For all its", "Nobody will", "It takes", "Some films")
-ENDS = ("felt film that lingers.", "a mess, and a long one.", "wit and warmth, a delight.", "of no use to anyone.")
-
-
-def save(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-
-
-def lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def manifest(stage: str, kind: str, metrics: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
-    status = "started" if metrics is None else "finished"
-    base = {"stage": stage, "kind": kind, "status": status, "seed": 3, "config": {}, "inputs": {}, "inexact": False}
-    return base | {"metrics": metrics or {}, "lines": []} | more
-
-
-def sft_stage(folder: Path, chance: random.Random, updates: int = 188) -> None:
-    rows: list[dict[str, Any]] = []
-    for i in range(updates):
-        loss = 3.1 + 1.4 * math.exp(-i / 30) + chance.gauss(0, 0.16)
-        rows.append({"kind": "update", "update": i, "version": i, "loss": loss, "loss/nll": loss, "tokens": 400.0,
-                     "grad_norm/policy": 2 + chance.random(), "lr/policy": 1e-4 * math.cos(i / updates * 1.5),
-                     "micro_batches": 2, "skipped": ""})  # fmt: skip
-        if i % 40 == 0 or i == updates - 1:
-            rows.append({"kind": "version", "version": i + 1, "heldout/nll": 3.2 + 1.3 * math.exp(-i / 30)})
-    lines(folder / "metrics.jsonl", rows)
-    result = {"rows": 3000, "tokens_learned": 71234, "updates": updates, "best_version": updates, "heldout_nll": 3.21}
-    inputs = {"model": {"load": "smollm2-135m-q4", "sha256": "b1"}, "data": {"rows": "films.demonstrations"}}
-    save(folder / "manifest.json", manifest("sft", "sft", result, inputs=inputs))
-
-
-def heldout_report(chance: random.Random) -> dict[str, Any]:
-    """A real report on made-up comparisons, so that the page follows the evaluation's own field names."""
-    comparisons, scores = [], []
-    for i in range(60):
-        ratings = tuple(round(chance.uniform(-3, 3), 2) for _ in range(4))
-        answers = tuple("word " * chance.randint(3, 30) for _ in ratings)
-        order = sorted(range(4), key=lambda k: -ratings[k])
-        ranks = tuple(order.index(k) + 1 for k in range(4))
-        comparisons.append(Comparison(f"c{i}", Prompt(f"c{i}", ()), answers, ranks, ratings=ratings))
-        scores.append([0.6 * r + chance.gauss(0, 1) for r in ratings])
-    return reward_report(comparisons, scores).as_dict() | {"baselines": {"vader": 0.652, "none": None}}
-
-
-def reward_stage(folder: Path, chance: random.Random) -> None:
-    rows: list[dict[str, Any]] = []
-    for i in range(47):
-        rows.append({"kind": "update", "update": i, "version": i, "loss": 0.6, "loss/pair": 0.72 - i * 0.004,
-                     "accuracy": 0.5 + i * 0.006, "score/gap": i * 0.02, "grad_norm/reward": 3.0,
-                     "lr/reward": 5e-5, "micro_batches": 1, "skipped": ""})  # fmt: skip
-    rows.append({"kind": "version", "version": 47, "heldout/accuracy": 0.78, "heldout/loss": 0.51})
-    lines(folder / "metrics.jsonl", rows)
-    result = {"rows": 750, "rankings": 748, "pairs": 3021, "tied_rows": ["c1", "c2"], "updates": 47,
-              "heldout": heldout_report(chance)}  # fmt: skip
-    inputs = {"model": {"stage": "sft", "sha256": "ab"}, "data": {"rows": "films.comparisons"}}
-    said = ["reward model: ranks 0.78 of held-out pairs as people do"]
-    save(folder / "manifest.json", manifest("reward", "reward", result, inputs=inputs, lines=said))
-
-
-def ppo_rows(chance: random.Random, versions: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for v in range(versions):
-        for j in range(12):
-            at = v * 12 + j
-            rows.append({"kind": "update", "update": at, "version": v, "loss": 0.1,
-                         "loss/policy": chance.gauss(0, 0.01),
-                         "loss/value": 0.5 / (1 + at / 20), "clip_fraction/policy": 0.1 * chance.random(),
-                         "clip_fraction/value": 0.2 * chance.random(), "kl/old_k3": 0.004 * chance.random(),
-                         "grad_norm/policy": 1 + chance.random(), "grad_norm/critic": 4 + chance.random(),
-                         "lr/policy": 1e-4, "lr/critic": 1.5e-4, "micro_batches": 1,
-                         "skipped": "gradient of policy" if at == 31 else ""})  # fmt: skip
-        done = v / max(1, versions - 1)
-        rows.append({"kind": "version", "version": v + 1, "score/mean": 0.36 + 1.6 * done + chance.gauss(0, 0.05),
-                     "score/std": 0.9 - 0.2 * done, "reward/mean": 0.5 * done, "kl/reference_k1": 5.7 * done**1.3,
-                     "length/mean": 24 - 4 * done, "truncated": 0.05 - 0.03 * done, "entropy": 2.9 - 0.8 * done,
-                     "clip_fraction/reward": 0.42, "explained_variance": -0.2 + 0.7 * done, "beta": 0.05,
-                     "parity/mean": 0.0021, "parity/p99": 0.018, "perplexity": 20 - 8 * done,
-                     "perplexity/reference": 20 - 3 * done, "value/mean": 0.1, "quarantined": 0.0, "excluded": 0.0,
-                     "updates": 12.0, "pretraining": float(v == 0), "tokens": 1500.0})  # fmt: skip
-    return rows
-
-
-def ppo_stage(folder: Path, chance: random.Random, versions: int = 20) -> None:
-    lines(folder / "metrics.jsonl", ppo_rows(chance, versions))
-    lines(folder / "events.jsonl", [{"time": 1.7e9 + 900, "event": "resumed", "version": 7}])
-    for version in range(0, versions + 1, 5):
-        rows = []
-        for i, opening in enumerate(OPENINGS[:3]):
-            text = f"{opening} {ENDS[min(3, (i + version // 5) % 4)]}"
-            rows.append({"version": version, "prompt_id": f"films-{i}",
-                         "prompt": f"user\nWrite one sentence.\n{opening}",
-                         "text": text, "score": -0.4 + version / 10, "finish": "length" if i == 2 else "end",
-                         "tokens": 12 + i})  # fmt: skip
-        lines(folder / "samples" / f"{version}.jsonl", rows)
-    result = {"versions": versions, "updates": versions * 12, "answers": versions * 64, "weights": "ab",
-              "prompts": {"given": 5600, "used": 1280, "not_reached": 4320}, "notes": []}  # fmt: skip
-    config = {"versions": versions, "parity": {"mean": 0.05, "p99": 0.5}}
-    inputs = {"model": {"stage": "sft"}, "reward": {"stage": "reward"}, "prompts": {"rows": "films.prompts"}}
-    save(folder / "manifest.json", manifest("policy", "ppo", result, config=config, inputs=inputs))
-
-
-def evaluate_stage(folder: Path, chance: random.Random, shift: float = 0.15) -> None:
-    n = 96
-
-    def side(gain: float, level: float) -> Answers:
-        scores = {name: [chance.gauss(gain, 0.5) for _ in range(n)] for name in ("vader", "ridge")}
-        tokens = [chance.randint(12, 30) for _ in range(n)]
-        ids = [[chance.randint(0, 400) for _ in range(t - 1)] for t in tokens]
-        return Answers(scores, [level * t for t in tokens], ids, tokens, [chance.random() < 0.04 for _ in range(n)])
-
-    candidate, against = side(0.2 + shift, 2.8), side(0.2, 2.6)
-    kl = [chance.gauss(5, 2) for _ in range(n)]
-    result = decide(candidate, against, kl, Bounds(), names=("policy", "sft"), resamples=500).as_dict()
-    config = {"candidate": "policy", "against": "sft"}
-    made = manifest(
-        "verdict", "evaluate", result | {"distinct_2_words": [0.81, 0.84], "prompts_used": n}, config=config
-    )
-    save(folder / "manifest.json", made | {"lines": list(result["lines"])})
-    pairs = []
-    for i in range(n):
-        opening = OPENINGS[i % len(OPENINGS)]
-        row: dict[str, Any] = {"prompt_id": f"films-{i}"}
-        for name, answers in (("candidate", candidate), ("against", against)):
-            row[name] = {"text": f"{opening} {chance.choice(ENDS)}", "finish": "end",
-                         "scores": {key: values[i] for key, values in answers.scores.items()}}  # fmt: skip
-        pairs.append(row)
-    save(folder / "samples" / "pairs.json", pairs)
-
-
-def make_run(folder: Path, *, shift: float = 0.15, versions: int = 20, updates: int = 188) -> Path:
-    chance = random.Random(5)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    save(folder / "manifest.json", {"environment": {"torch": "2.13.0", "threads": 2, "cpu": "Some CPU"}})
-    events: list[dict[str, Any]] = [{"time": 1.7e9, "event": "launched", "todo": ["sft"], "different": []}]
-    at = 1.7e9
-    for name, took in (("sft", 152.0), ("reward", 140.5), ("policy", 480.0), ("verdict", 61.0)):
-        events.append({"time": at, "event": "stage", "stage": name, "status": "started"})
-        at += took
-        events.append({"time": at, "event": "stage", "stage": name, "status": "finished"})
-    lines(folder / "events.jsonl", events)
-    stages = folder / "stages"
-    sft_stage(stages / "sft", chance, updates)
-    reward_stage(stages / "reward", chance)
-    ppo_stage(stages / "policy", chance, versions)
-    evaluate_stage(stages / "verdict", chance, shift)
-    account = {"source": ["vaderSentiment==3.3.2"], "detected": "", "rows_in": 10605,
-               "used": {"train": 9000, "heldout": 1603}, "left_out": 2,
-               "left_out_by_reason": {"duplicate text": 2}, "notes": {},
-               "left_out_rows": [{"file": "snippets.txt", "line": 77, "reason": "duplicate text"}] * 2,
-               "records": {"demonstrations.train": 4500, "comparisons.train": 1125}}  # fmt: skip
-    save(folder / "data" / "films.json", account)
-    return folder
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page: tags balance, and every attribute is known."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br", "hr"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def figures(self) -> set[str]:
-        return {str(attrs["aria-label"]) for tag, attrs in self.tags if tag == "svg" and attrs.get("role") == "img"}
+from trimtab.pipeline.report_settings import usual_of
+from trimtab.pipeline.report_shapes import histogram, quantiles, reliability_chart, ridge_chart
+from trimtab.schema import merge, node_of, parse, to_plain
 
 
 @pytest.fixture
@@ -260,6 +56,94 @@ def test_everything_is_on_the_page(run_dir: Path) -> None:
     assert "1 of 240 updates skipped, not finite: gradient of policy" in text
     assert "nats per answer, k1" in text, "a KL is named by its estimator"
     assert "policy: resumed from a checkpoint (1×)" in text and "the first rollout trained the critic alone" in text
+
+
+def test_distributions_calibration_and_samples_are_shown(run_dir: Path) -> None:
+    page = written(run_dir)
+    assert {
+        "Scores by version", "Rewards by version", "Lengths by version", "KL by version", "Score", "Length",
+        "Variety of all answers", "Repeated 4-grams within an answer", "Version 0", "Version 19",
+        "Along the answer, version 19", "Δ of held-out pairs", "Score against length", "Lineage: what each stage read",
+    } <= page.figures()  # fmt: skip
+    shaded = [attrs for tag, attrs in page.tags if tag == "span" and str(attrs.get("class", "")).startswith("k ")]
+    assert {"u1", "u2", "d1", "d2"} <= {str(attrs["class"])[2:] for attrs in shaded}
+    assert all(str(attrs["title"]).endswith(" nats") for attrs in shaded if "title" in attrs)
+    assert "likelier (solid)" in page.text and "less likely than under the reference (dotted)" in page.text
+
+
+def test_every_figure_has_its_numbers_in_a_table(run_dir: Path) -> None:
+    """Also for who cannot see the picture. The lineage has a table of its own."""
+    html = write(run_dir).read_text(encoding="utf-8")
+    figures = html.split("<figure>")[1:]
+    assert len(figures) > 40
+    for figure in figures:
+        assert '<details class="numbers"><summary>numbers</summary>' in figure.partition("</figure>")[0]
+
+
+def test_rows_of_a_stage_add_up_or_are_said_not_to_be_recorded(run_dir: Path) -> None:
+    text = written(run_dir).text
+    assert "films.comparisons train training 752 748 4 adds up" in text and "2 every answer is tied" in text
+    assert "rows.json: not recorded" in text, "of the stages that wrote none"
+    path = run_dir / "stages" / "reward" / "rows.json"
+    path.write_text(path.read_text().replace('"used": 748', '"used": 747'), encoding="utf-8")
+    assert "does not add up: 751" in written(run_dir).text
+
+
+def test_a_failed_stage_says_why(run_dir: Path) -> None:
+    shutil.rmtree(run_dir / "stages" / "verdict")
+    save(run_dir / "stages" / "policy" / "manifest.json", manifest("policy", "ppo", None, config={"versions": 20}))
+    rows = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()[:6]]
+    said = {"error": "Diverged", "problem": "5 updates in a row were not finite", "fix": "lower the learning rate"}
+    lines(run_dir / "events.jsonl", [*rows, {"time": 1.7e9 + 400, "event": "failed", "stage": "policy", **said}])
+    stage = next(stage for stage in read_run(run_dir).stages if stage.name == "policy")
+    assert stage.status == "failed"
+    page = written(run_dir)
+    assert "Failed. Diverged: 5 updates in a row were not finite lower the learning rate" in page.text
+    assert "policy failed 2023-11-14" in page.text and "PPO · failed" in page.text
+    # begun again: no longer failed
+    begun = [{"time": 1.7e9 + 500, "event": "launched"}, {"time": 1.7e9 + 501, "event": "stage", "stage": "policy",
+             "status": "continued"}]  # fmt: skip
+    lines(
+        run_dir / "events.jsonl", [*rows, {"time": 1.7e9 + 400, "event": "failed", "stage": "policy", **said}, *begun]
+    )
+    assert next(stage for stage in read_run(run_dir).stages if stage.name == "policy").status == "unfinished"
+
+
+def test_what_differs_from_the_preset(run_dir: Path) -> None:
+    config = to_plain(
+        PPOConfig(model="sft", reward="reward", prompts="films.prompts", preset="ppo-max", versions=7)
+    )  # every default, so all that the preset sets is off
+    usual, whose = usual_of(StageFiles("policy", "ppo", manifest={"config": config}))
+    assert whose == "preset ppo-max" and "model" not in usual
+    assert usual["gae.lambda"] == 0.9 and usual["kl.coef"] == 0.05 and usual["versions"] != 7
+    save(run_dir / "stages" / "policy" / "manifest.json", manifest("policy", "ppo", {}, config=config))
+    text = written(run_dir).text
+    assert "gae.lambda 0.95 0.9" in text and "versions 7" in text and "model sft (required)" in text
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_is_known_to_the_report(preset: str) -> None:
+    given: dict[str, Any] = {"preset": preset, "model": "m", "reward": "r", "prompts": "d.prompts"}
+    if preset == "ppo-ptx":
+        given["ptx"] = {"data": "d.demonstrations"}
+    config = to_plain(parse(merge(node_of(PRESETS[preset]), node_of(given), PPOConfig), PPOConfig))
+    usual, whose = usual_of(StageFiles("p", "ppo", manifest={"config": config}))
+    assert whose == f"preset {preset}" and usual
+    differing = {key for key, value in flat(config).items() if usual.get(key, value) != value}
+    assert not differing, "a recipe that says nothing else differs in nothing"
+
+
+def test_lineage_names_a_stage_that_is_not_what_was_read(run_dir: Path) -> None:
+    path = run_dir / "stages" / "sft" / "manifest.json"
+    outputs = {"model/model.safetensors": "ab" * 32}
+    save(path, json.loads(path.read_text()) | {"outputs": outputs})
+    reward = run_dir / "stages" / "reward" / "manifest.json"
+    made = json.loads(reward.read_text())
+    made["inputs"]["model"]["sha256"] = digest(outputs)
+    save(reward, made)
+    text = written(run_dir).text
+    assert "as it left it" in text
+    assert text.count("has other outputs now") == 1, "the policy's manifest names no such hash"
 
 
 def test_no_metric_is_left_out(run_dir: Path) -> None:
@@ -511,6 +395,31 @@ def test_charts_without_values_are_not_drawn() -> None:
 def test_a_chart_of_flat_or_extreme_values(values: list[float]) -> None:
     chart = line_chart("t", [Series("s", list(enumerate(values)))], x_label="x")
     assert chart is not None and "nan" not in chart and "inf" not in chart
+
+
+def test_what_a_version_sampled_lies_at_its_number() -> None:
+    rows = tuple({"kind": "version", "version": v + 1, "x": float(v)} for v in range(3))
+    curves = Curves(StageFiles("policy", "ppo", versions=rows), by_version=True)
+    assert curves.points("x") == [(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)] and curves.span == (0.0, 3.0)
+
+
+def test_rollouts_are_summed_up_by_version() -> None:
+    def row(version: int, ids: list[int], **more: Any) -> dict[str, Any]:
+        return {"version": version, "ids": ids, "finish": "end", "score": 1.0, "reward": 0.5, **more}
+
+    rows = [row(0, [5, 6, 5, 6, 2], kl=0.5), row(0, [7, 2], finish="length", score=None), row(1, [4] * 8 + [2])]
+    first, second = rollouts_of(rows)
+    assert (first.version, first.lengths, first.truncated, first.scores, first.kls) == (0, [5, 2], 1, [1.0], [0.5])
+    assert first.distinct == (4 / 6, 3 / 4), "5 6 5 6 without its end token, and 7 2 which has none"
+    assert second.repeated == 4 / 5 and first.repeated == 0.0
+    assert [r.version for r in rollouts_of([row(1, [3]), row(0, [3]), {"version": "odd"}])] == [0, 1]
+
+
+def test_quantiles_and_ridges() -> None:
+    assert quantiles([3.0, 1.0, 2.0], (0, 0.25, 0.5, 1)) == [1.0, 1.5, 2.0, 3.0]
+    chart = ridge_chart("t", [("a", [1, 2, 2, 50]), ("b", [1])], x_label="x", whole=True)
+    assert chart is not None and chart.count('class="ridge"') == 1, "one value has no distribution"
+    assert ridge_chart("t", [("a", [])], x_label="x") is None
 
 
 def test_long_lines_are_thinned_by_means() -> None:

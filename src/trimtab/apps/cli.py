@@ -61,8 +61,11 @@ def parser() -> argparse.ArgumentParser:
 
     _verb(verbs, "models", "list the models of the catalogue", models)
 
-    verb = _verb(verbs, "report", "write report.html of a run directory again", report)
-    verb.add_argument("dir", type=Path, metavar="RUN_DIR")
+    verb = _verb(
+        verbs, "report", "write report.html of a run directory again; of several, a page that compares", report
+    )
+    verb.add_argument("dirs", type=Path, metavar="RUN_DIR", nargs="+")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="of a comparison (default: comparison.html)")
     return top
 
 

@@ -61,6 +61,8 @@ def widened(values: Sequence[float], *, anchor: float | None = None) -> tuple[fl
     low, high = min(values), max(values)
     if anchor is not None:
         low, high = min(low, anchor), max(high, anchor)
+    if low == high == anchor:
+        return low, low + 1.0
     if high - low < 1e-12 * max(1.0, abs(high)):
         pad = abs(high) * 0.1 or 1.0
         return low - pad, high + pad

@@ -66,6 +66,7 @@ def line_chart(
     x_whole: bool = False,
     anchor: float | None = None,
     share: bool = False,
+    keep_looks: bool = False,
 ) -> Raw | None:
     """Lines over updates or versions; None if no series has a value.
 
@@ -76,7 +77,9 @@ def line_chart(
         x_whole: the horizontal axis counts something.
         anchor: a value that the vertical axis must show.
         share: values are shares, written in percent.
+        keep_looks: a line looks the same where one before it has no value.
     """
+    places = [index for index, s in enumerate(series, 1) if s.values or not keep_looks]
     series = [s for s in series if s.values]
     if not series:
         return None
@@ -94,7 +97,7 @@ def line_chart(
         drawn += [rule(left, up(y), WIDTH - right, up(y), "limit")]
         drawn += [el("text", name, x=r(left + 4), y=r(up(y) - 4), class_="limit-text")]
     ends = []
-    for index, one in enumerate(series, 1):
+    for index, one in zip(places, series, strict=False):
         parts, end = _drawn(one, index, across, up)
         drawn += parts
         ends.append((end, cut(one.label, _NAME), index))

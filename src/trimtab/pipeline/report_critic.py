@@ -42,7 +42,7 @@ def value_calibration(stage: StageFiles) -> list[Raw | None]:
     return [
         title,
         el("p", said, class_="note"),
-        el("div", *panels, *[_places(row) for row in (chosen[0], chosen[-1])], class_="charts"),
+        el("div", *panels, *[_places(row) for row in (chosen[0], *chosen[1:][-1:])], class_="charts"),
     ]
 
 

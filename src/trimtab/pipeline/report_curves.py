@@ -53,7 +53,8 @@ class Curves:
         """One horizontal axis for all charts of versions."""
         if not self.by_version or not (self.stage.versions or self.stage.updates):
             return None
-        return 0.0, max(1.0, *(_at(row, "version") for row in (*self.stage.versions, *self.stage.updates)))
+        done = [_at(row, "version") for row in self.stage.versions]
+        return 0.0, max(1.0, *done, *(_at(row, "version") + 1 for row in self.stage.updates))
 
     def points(self, metric: str) -> list[Point]:
         """The metric's values in order: from version rows where they have it, else from update rows."""

@@ -11,7 +11,7 @@ from trimtab.pipeline.report_samples import gain, pairs_side_by_side
 from trimtab.pipeline.report_shapes import histogram, interval_chart
 from trimtab.pipeline.report_training import heading
 
-_COSTS = {
+COSTS = {
     "kl": "KL to {against}, nats per answer (k1)",
     "perplexity": "perplexity under {against}",
     "distinct_2": "distinct bigrams (distinct-2)",
@@ -114,12 +114,12 @@ def _costs(result: Mapping[str, Any], against: str) -> list[list[Any]]:
         value, bound = number(check.get("value")), number(check.get("bound"))
         show = percent if name == "truncated" else short
         mine, theirs = number(check.get("candidate")), number(check.get("against"))
-        title = _COSTS.get(name, name).format(against=against)
-        rows.append([title, show(mine), show(theirs), *_compared(name, value, bound), _holds(check.get("holds"))])
+        title = COSTS.get(name, name).format(against=against)
+        rows.append([title, show(mine), show(theirs), *compared(name, value, bound), _holds(check.get("holds"))])
     return rows
 
 
-def _compared(name: str, value: float | None, bound: float | None) -> tuple[str, str]:
+def compared(name: str, value: float | None, bound: float | None) -> tuple[str, str]:
     """The number that is held against the bound, and the bound."""
     if name == "length":
         return _relative(value), "none" if bound is None else f"± {100 * bound:g} %"

@@ -14,7 +14,7 @@ from trimtab.pipeline.report_axes import LETTER, cut, r, svg
 from trimtab.pipeline.report_files import RunFiles, StageFiles, mapping
 from trimtab.pipeline.report_page import Raw, badge, el, missing, section, table
 
-_BOX, _TALL, _GAP, _PITCH = 150.0, 40.0, 44.0, 54.0
+_BOX, _TALL, _GAP, _PITCH = 168.0, 40.0, 44.0, 54.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _picture(run: RunFiles, edges: list[Fed]) -> Raw:
     places, filled = {}, [0] * (most + 1)
     hashes = {_node(e): e.sha256 for e in edges}
     for node, at in sorted(column.items(), key=lambda item: item[1]):
-        places[node] = (at * (_BOX + _GAP), filled[at] * _PITCH)
+        places[node] = (1 + at * (_BOX + _GAP), 1 + filled[at] * _PITCH)
         filled[at] += 1
     parts: list[Raw] = []
     for edge in edges:
@@ -91,7 +91,9 @@ def _picture(run: RunFiles, edges: list[Fed]) -> Raw:
         kind_of_box = "box stage" if kind == "stage" else "box"
         parts.append(el("rect", x=r(x), y=r(y), width=_BOX, height=_TALL, rx=6, class_=kind_of_box))
         letters = int((_BOX - 14) / LETTER)
-        parts.append(el("text", cut(name.rsplit("/", 1)[-1], letters), x=r(x + 8), y=r(y + 17), class_="name"))
+        parts.append(
+            el("text", cut(name.rsplit("/", 1)[-1], int(letters / 1.2)), x=r(x + 8), y=r(y + 17), class_="name")
+        )
         parts.append(el("text", cut(second, letters), x=r(x + 8), y=r(y + 33)))
     width, height = (most + 1) * _BOX + most * _GAP + 2, max(filled) * _PITCH
     picture = svg(parts, height, "Lineage: what each stage read", width)

@@ -79,8 +79,10 @@ def section(title: str, *children: Any, anchor: str = "", note: str = "") -> Raw
     return el("section", el("h2", title, small), *children, id=anchor or None)
 
 
-def table(head: Sequence[Any], rows: Sequence[Sequence[Any]], *, numeric: Iterable[int] = ()) -> Raw:
-    """A table; ``numeric`` columns are set right. On a narrow screen a wide one becomes a list of cards."""
+def table(
+    head: Sequence[Any], rows: Sequence[Sequence[Any]], *, numeric: Iterable[int] = (), cards: bool = False
+) -> Raw:
+    """A table; ``numeric`` columns are set right. On a narrow screen a wide one (``cards``: any) is a list of cards."""
     right = set(numeric)
 
     def cell(tag: str, i: int, value: Any) -> Raw:
@@ -89,7 +91,7 @@ def table(head: Sequence[Any], rows: Sequence[Sequence[Any]], *, numeric: Iterab
 
     body = [el("tr", *[cell("td", i, value) for i, value in enumerate(row)]) for row in rows]
     top = el("thead", el("tr", *[cell("th", i, name) for i, name in enumerate(head)])) if any(head) else None
-    kind = "cards" if len(head) > 3 else None
+    kind = "cards" if cards or len(head) > 3 else None
     return el("div", el("table", top, el("tbody", *body), class_=kind), class_="scroll", tabindex="0")
 
 
@@ -128,9 +130,9 @@ def short(value: float | None, *, sign: bool = False) -> str:
     if value == 0:
         return "0"
     size, plus = abs(value), "+" if sign else ""
-    if size >= 1000 or value == round(value):
+    if 1e-3 <= size < 1e7 and (size >= 1000 or value == round(value)):
         return f"{value:{plus},.0f}".replace(",", "\u2009").replace("-", "−")
-    if size < 1e-3:
+    if size < 1e-3 or size >= 1e7:
         mantissa, _, power = f"{value:{plus}.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(power)}".replace("-", "−")
     digits = 0 if size >= 100 else 1 if size >= 20 else 2 if size >= 1 else 3

@@ -37,14 +37,28 @@ def settings_section(run: RunFiles) -> Raw:
 
 def _different(stage: StageFiles) -> list[Any]:
     usual, whose = usual_of(stage)
-    rows = []
-    for key, value in flat(stage.config).items():
-        before = usual.get(key, "–" if usual else None)
-        if before != value:
-            rows.append([el("code", key), _text(value), _text(before) if before is not None else "required"])
-    same = len(flat(stage.config)) - len(rows)
-    title = el("summary", f"{stage.name}: {len(rows)} keys differ from {whose}, {same} do not")
-    return [el("details", title, table(["key", "here", whose], rows), open="open" if stage.kind == "ppo" else None)]
+    here, rows = flat(stage.config), []
+    for key, value in here.items():
+        before = _usually(key, usual)
+        if before != _text(value):
+            rows.append([el("code", key), _text(value), before])
+    title = el("summary", f"{stage.name}: {len(rows)} keys differ from {whose}, {len(here) - len(rows)} do not")
+    body = table(["key", "here", whose], rows, cards=True)
+    return [el("details", title, body, open="open" if stage.kind == "ppo" else None)]
+
+
+def _usually(key: str, usual: Mapping[str, Any]) -> str:
+    """What a key is if nobody writes it; of a part that is otherwise another one, that."""
+    if key in usual:
+        return _text(usual[key])
+    inside = [
+        f"{name.removeprefix(key)[1:]}: {_text(value)}" for name, value in usual.items() if name.startswith(f"{key}.")
+    ]
+    if inside:
+        return ", ".join(inside)
+    parents = [key.rsplit(".", depth)[0] for depth in range(1, key.count(".") + 1)]
+    found = next((_text(usual[parent]) for parent in parents if parent in usual), None)
+    return found if found is not None else "(required)" if usual else "(unknown)"
 
 
 def usual_of(stage: StageFiles) -> tuple[Mapping[str, Any], str]:

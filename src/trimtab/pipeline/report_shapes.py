@@ -256,6 +256,7 @@ class Frontier:
 
 def frontier_chart(title: str, runs: Sequence[Frontier], *, x_label: str, unit: str, note: str = "") -> Raw | None:
     """Gain against cost, point by point: the higher and the further left, the better."""
+    places = [index for index, run in enumerate(runs, 1) if len(run.points) > 1]
     runs = [run for run in runs if len(run.points) > 1]
     if not runs:
         return None
@@ -266,7 +267,7 @@ def frontier_chart(title: str, runs: Sequence[Frontier], *, x_label: str, unit: 
     across = Scale(*widened([x for x, *_ in every], anchor=0.0), left_of(marks), WIDTH - right)
     up = Scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [frame(across, up, marks, x_label)]
-    for index, run in enumerate(runs, 1):
+    for index, run in zip(places, runs, strict=True):
         parts.append(
             el("path", d=path_of([(x, y) for x, y, *_ in run.points], across, up), class_=f"line thin c{index}")
         )

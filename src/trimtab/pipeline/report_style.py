@@ -66,7 +66,7 @@ a { color: var(--s1); } a:focus-visible, summary:focus-visible, .scroll:focus-vi
 .verdict p { max-width: 110ch; }
 .verdict .call { font-size: 22px; font-weight: 650; line-height: 1.3; margin: 0 0 4px; max-width: none; }
 .good .call { color: var(--good); } .bad .call { color: var(--bad); }
-p.note { margin-left: 0; }
+p.note, div.note { margin-left: 0; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 8px 32px; }
 .two > * { min-width: 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(290px, 100%), 1fr)); gap: 20px 24px;
@@ -154,5 +154,6 @@ footer { color: var(--soft); font-size: 13px; margin-top: 24px; }
   section { border: 0; border-top: 1px solid var(--line); border-radius: 0; padding: 10px 0; }
   .charts { grid-template-columns: repeat(2, 1fr); } pre { white-space: pre-wrap; } h2, h3 { break-after: avoid; }
   .numbers { display: none; } .k { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-  tr, .prompt { break-inside: avoid; } .prompt { break-after: avoid; } .scroll { overflow: visible; } }
+  tr, .prompt { break-inside: avoid; }
+  p.note, .key { break-after: avoid; } .prompt { break-after: avoid; } .scroll { overflow: visible; } }
 """.replace("@PAPER@", _root(PAPER))

@@ -34,7 +34,7 @@ def shaded(row: Mapping[str, Any], most: int) -> Raw | None:
             break
         shown += len(piece)
         last = place == len(pieces) - 1
-        parts.append(_token(piece or (" ⏹" if last and row.get("finish") == "end" else ""), ratio))
+        parts.append(_token(piece or (" [end]" if last and row.get("finish") == "end" else ""), ratio))
     return join(parts)
 
 
@@ -61,5 +61,5 @@ def key() -> Raw:
         for level in order:
             parts += [el("span", f" {sign}{STEPS[level - 1]:g} ", class_=f"k {letter}{level}"), " "]
         parts.append("less likely than under the reference (dotted) · " if letter == "d" else "likelier (solid). ")
-    parts.append("⏹ is the end token; their sum is the answer's KL estimate (k1).")
+    parts.append("[end] is the end token; their sum is the answer's KL estimate (k1).")
     return el("p", *parts, class_="key")
