@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trimtab.data.columns import build, check_mapping, detect, rename
 from trimtab.data.files import Raw
+from trimtab.data.formats import build as build_all, check_mapping, detect, rename
 from trimtab.data.turns import BadValue
 from trimtab.errors import DataError, Where
 from trimtab.records import Comparison, Demonstration, Feedback, Message, Prompt
@@ -25,7 +25,8 @@ def messages(*said: str) -> tuple[Message, ...]:
 
 def record(row: dict[str, Any], kind: Any = None, notes: Counter[str] | None = None) -> Any:
     note = (lambda what: None) if notes is None else (lambda what: notes.update([what]))
-    return build(detect(list(row), kind), "r", row, note)
+    (made,) = build_all(detect(list(row), kind, first=[row]), "r", row, note)
+    return made
 
 
 ASK = Prompt("r", messages("q"))
@@ -171,7 +172,7 @@ def test_a_bad_value_is_named_by_its_key(row: dict[str, Any], key: str, why: str
 def test_a_missing_column_is_named() -> None:
     shape = detect(["prompt", "completion"], None)
     with pytest.raises(BadValue, match="'completion' is missing"):
-        build(shape, "r", {"prompt": "q"}, lambda what: None)
+        build_all(shape, "r", {"prompt": "q"}, lambda what: None)
 
 
 def test_what_is_odd_but_usable_is_counted() -> None:

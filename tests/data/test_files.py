@@ -104,7 +104,7 @@ def test_a_csv_row_of_another_width_is_a_row_with_a_problem(tmp_path: Path) -> N
         ("x.txt", b"hello", "unknown format"),
         ("x.parquet.gz", b"", "unknown format"),
         ("x.json", b'{"a": 1}', "expected a list"),
-        ("x.json", b'{"a": 1}\n{"a": 2}', "not JSON"),
+        ("x.json", b'{"a": 1,\n"b": 2}\n{"a": 2}', "not JSON"),
         ("x.csv", b"a,a\n1,2\n", "same name"),
         ("x.csv", b'a,b\n"1,2\n', "cannot be read"),
         ("x.csv", b"a,b\n\xff,2\n", "cannot be read"),
@@ -137,3 +137,11 @@ def test_files_are_found_by_path_pattern_and_list_in_a_fixed_order(tmp_path: Pat
     for missing, why in (("no.jsonl", "no file matches"), (".", "is a folder")):
         with pytest.raises(DataError, match=why):
             names(missing)
+
+
+def test_lines_under_the_name_of_a_list_are_read_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n{"a"\n')
+    rows = list(read_rows(path))
+    assert [row.values for row in rows] == [{"a": 1}, {"a": 2}, {}]
+    assert {row.notes for row in rows} == {("rows of a .json file that holds one object per line",)}
+    assert rows[2].where.line == 3 and "not JSON" in rows[2].problem

@@ -127,7 +127,7 @@ def test_repeated_prompts_and_rows_are_counted(tmp_path: Path) -> None:
     data = read(write(tmp_path / "x.jsonl", demos(10) + demos(3) + [{"prompt": "question 1", "completion": "other"}]))
     assert data.account()["notes"] == {
         "rows with a prompt of an earlier row (all on the same side of the split)": 4,
-        "rows that repeat an earlier row word for word": 3,
+        "rows that repeat an earlier row": 3,
     }
 
 
@@ -248,3 +248,103 @@ def test_every_row_is_used_or_left_out_by_name(tmp_path_factory, written, heldou
     assert len({(r.get("line"), r.get("key")) for r in account["left_out_rows"]}) == account["left_out"]
     assert all(row["reason"] for row in account["left_out_rows"])
     assert len(used) <= limit
+
+
+# ---- repeats, sides, several files, derived kinds
+
+
+def test_repeats_are_dropped_by_name_if_the_recipe_says_so(tmp_path: Path) -> None:
+    rows = [
+        *demos(20),
+        {"prompt": " Question  1", "completion": "ANSWER 1"},
+        {"prompt": "question 1", "completion": "other"},
+    ]
+    path = write(tmp_path / "x.jsonl", rows)
+    account = read(path, duplicates="drop", heldout=0.0).account()
+    assert account["rows_in"] == 22 and account["used"]["train"] == 21
+    (left,) = account["left_out_rows"]
+    assert left["line"] == 21 and left["reason"].startswith("repeats an earlier row") and "x.jsonl:2" in left["reason"]
+    assert read(path, heldout=0.0).account()["notes"]["rows that repeat an earlier row"] == 1
+
+
+def test_a_prompt_that_differs_in_spaces_and_case_stays_on_its_side(tmp_path: Path) -> None:
+    rows = [*demos(60), *({"prompt": f"  QUESTION {i}", "completion": "else"} for i in range(60))]
+    data = read(write(tmp_path / "x.jsonl", rows), heldout=0.3)
+    train, held = ({prompt_key(row) for row in data.rows("demonstrations", split)} for split in ("train", "heldout"))
+    assert held and not train & held and len(train) + len(held) == 60
+
+
+def test_the_better_answer_stands_on_either_side(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{i}", "chosen": "good", "rejected": "bad", "id": i} for i in range(200)]
+    path = write(tmp_path / "x.jsonl", rows)
+    one, two, other = (read(path, seed, heldout=0.0).rows("comparisons") for seed in (0, 0, 1))
+    first = sum(row.answers[0] == "good" for row in one)
+    assert 70 <= first <= 130
+    assert all(row.answers[row.pairs()[0][0]] == "good" for row in one), "ranks move with the answers"
+    assert one == two
+    assert {row.id: row.answers for row in one} != {row.id: row.answers for row in other}
+
+
+def test_ratings_move_with_the_answers(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"q{i}", "answers": ["a", "b", "c"], "ranks": [1, 2, 3], "ratings": [3, 2, 1]} for i in range(20)
+    ]
+    data = read(write(tmp_path / "x.jsonl", rows), heldout=0.0).rows("comparisons")
+    assert len({row.answers for row in data}) > 2
+    assert all([4 - rating for rating in row.ratings] == list(row.ranks) for row in data)
+    assert all(dict(zip(row.answers, row.ranks, strict=True)) == {"a": 1, "b": 2, "c": 3} for row in data)
+
+
+def test_each_file_is_in_its_own_format_and_the_kinds_must_agree(tmp_path: Path) -> None:
+    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    write(tmp_path / "a.jsonl", demos(5))
+    write(tmp_path / "b.jsonl", [{"conversations": talk}])
+    data = load("mine", DataConfig(("a.jsonl", "b.jsonl"), heldout=0.0), 0, base=tmp_path)
+    assert len(data.rows("demonstrations")) == 6
+    assert "a.jsonl read as prompts with answers" in data.account()["detected"]
+    assert "b.jsonl read as ShareGPT conversations" in data.account()["detected"]
+    write(tmp_path / "c.jsonl", [{"prompt": "q"}])
+    with pytest.raises(DataError, match="several kinds: .*a.jsonl holds demonstrations; .*c.jsonl holds prompts"):
+        load("mine", DataConfig("*.jsonl"), 0, base=tmp_path)
+
+
+def test_only_the_first_rows_decide_and_later_ones_that_differ_are_bad(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [*demos(70), {"question": "q", "answer": "a"}])
+    with pytest.raises(DataError, match=r"x.jsonl:71 key 'prompt': the column 'prompt' is missing"):
+        read(path)
+
+
+def test_comparisons_also_give_prompts_and_demonstrations(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{i}", "chosen": c, "rejected": "no"} for i in range(5) for c in ("a", "b")]
+    data = read(write(tmp_path / "x.jsonl", rows), heldout=0.0)
+    assert sorted(row.messages[0].content for row in data.rows("prompts")) == [f"q{i}" for i in range(5)]
+    assert sorted(row.messages[1].content for row in data.rows("demonstrations")) == ["a"] * 5 + ["b"] * 5
+    told = read(write(tmp_path / "y.jsonl", demos(3)), heldout=0.0)
+    assert [row.messages[-1].role for row in told.rows("prompts")] == ["user"] * 3
+    with pytest.raises(DataError, match="no feedback"):
+        data.rows("feedback")
+
+
+def test_a_tree_is_one_row_with_several_records(tmp_path: Path) -> None:
+    def reply(text: str, rank: int, *replies: Any) -> dict[str, Any]:
+        return {"message_id": text, "text": text, "role": "assistant", "rank": rank, "replies": list(replies)}
+
+    trees = []
+    for i in range(30):
+        more = {
+            "message_id": f"m{i}",
+            "text": "more?",
+            "role": "prompter",
+            "replies": [reply(f"c{i}", 0), reply(f"d{i}", 1)],
+        }
+        root = {"message_id": f"r{i}", "text": f"q{i}", "role": "prompter",
+                "replies": [reply(f"a{i}", 0, more), reply(f"b{i}", 1)]}  # fmt: skip
+        trees.append({"message_tree_id": str(i), "prompt": root})
+    trees.append({"message_tree_id": "x", "prompt": {"text": "alone", "role": "prompter", "replies": []}})
+    account = (data := read(write(tmp_path / "x.jsonl", trees), heldout=0.3)).account()
+    assert account["rows_in"] == 31 and sum(account["used"].values()) == 30 and account["left_out"] == 1
+    assert account["left_out_by_reason"] == {"no message of this tree has two ranked replies": 1}
+    assert sum(account["records"].values()) == 60
+    sides = [{row.id.split("/")[0] for row in data.rows("comparisons", split)} for split in ("train", "heldout")]
+    assert sides[1] and not sides[0] & sides[1], "a tree lies on one side"
+    assert len(read(tmp_path / "x.jsonl", heldout=0.0, limit=7).rows("comparisons")) == 14, "a limit counts rows"

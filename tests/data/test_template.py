@@ -7,7 +7,6 @@ from hypothesis import given, settings, strategies as st
 
 from data.tiny import ASK, CHAT, CHAT_MARKED, CHAT_MARKED_BARE, CHAT_MARKED_NEWLINE, MANY, pieces, tokenizer
 from trimtab.data.template import Renderer
-from trimtab.data.templates import TEMPLATES
 from trimtab.errors import DataError, ModelError
 from trimtab.records import Demonstration, Message, Prompt
 
@@ -278,15 +277,3 @@ def test_the_pad_token_ends_no_turn(tok, pad: str) -> None:
     r = Renderer(tok, CHAT)
     assert tok.convert_ids_to_tokens(r.pad_id) == pad
     assert r.pad_id not in r.end_ids
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_every_named_template_renders_every_role(name: str) -> None:
-    tok = tokenizer(bos=None, eos="<|im_end|>", more=("<|im_start|>",))
-    roles = ("system", "user", "assistant", "tool", "assistant", "user", "assistant")
-    row = Demonstration("all", tuple(Message(role, f"turn {i}") for i, role in enumerate(roles)))
-    r = Renderer(tok, name)
-    got = pieces(tok, *r.demonstration(row))
-    assert [piece.strip() for piece in got] == ["turn 2<|im_end|>", "turn 4<|im_end|>", "turn 6<|im_end|>"]
-    ids, _ = r.demonstration(row)
-    assert all(f"turn {i}" in tok.decode(ids) for i in range(len(roles)))

@@ -18,12 +18,13 @@ def tokenizer(
     pad: str | None = None,
     unk: str | None = None,
     more: tuple[str, ...] = (),
+    merges: list[tuple[str, str]] = MERGES,
 ) -> PreTrainedTokenizerFast:
     """Special tokens have the first ids, in the order pad, unk, bos, eos, ``more``."""
     special = list(dict.fromkeys(t for t in (pad, unk, bos, eos, *more) if t))
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {t: i for i, t in enumerate([*special, *letters, *("".join(m) for m in MERGES)])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=MERGES))
+    vocabulary = {t: i for i, t in enumerate([*special, *letters, *("".join(m) for m in merges)])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(

@@ -42,6 +42,7 @@ def check(args: Namespace) -> None:
 def _unread(recipe: Recipe) -> list[str]:
     read = {ref for stage in recipe.stages.values() for ref in stage.models.values()}
     read |= {ref.partition(".")[0] for stage in recipe.stages.values() for ref in stage.data.values()}
+    read |= {part for name in read if name in recipe.data for part in recipe.data[name].mix}
     named = [("models", name) for name in recipe.models] + [("data", name) for name in recipe.data]
     return [f"note: no stage reads {group}.{name}" for group, name in named if name not in read]
 
@@ -71,9 +72,10 @@ def data(args: Namespace) -> None:
     model = args.model or next(iter(recipe.models))
     if model not in recipe.models:
         raise RecipeError(f"there is no model '{model}'", fix=did_you_mean(model, recipe.models))
-    open_dataset = load_function("trimtab.data.load:load")
     names = dict.fromkeys(reference.partition(".")[0] for reference in references)
-    datasets = {name: open_dataset(name, recipe.data[name], recipe.seed, say=_say) for name in names}
+    datasets = load_function("trimtab.pipeline.data_view:open_datasets")(recipe, names, _say)
+    load_function("trimtab.pipeline.data_view:say_accounts")(datasets, _say)
+    load_function("trimtab.pipeline.data_view:say_overlaps")(references, datasets, _say)
     tokenizer = load_function("trimtab.models.load:load_tokenizer")(recipe.models[model])
     renderer = load_function("trimtab.data.template:Renderer")(tokenizer, recipe.models[model].template)
     views = load_function("trimtab.data.show:views")
@@ -82,8 +84,13 @@ def data(args: Namespace) -> None:
         rows = datasets[name].rows(kind, args.split)[: args.rows]
         if not rows:
             raise DataError(f"{reference} has no rows in split {args.split}", where=Where(key=f"data.{name}"))
+        every = datasets[name].rows(kind, args.split)
+        load_function("trimtab.pipeline.data_view:say_template")(reference, every, renderer, _say)
         for row in rows:
-            print_row(f"{reference} {row.id}", views(renderer, row))
+            try:
+                print_row(f"{reference} {row.id}", views(renderer, row))
+            except DataError as error:
+                _say(f"\n{reference} {row.id}: refused: {error.problem}")
 
 
 def print_row(name: str, views: Sequence[tuple[str, Sequence[tuple[str, bool]]]]) -> None:

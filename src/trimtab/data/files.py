@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -22,11 +22,16 @@ FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Raw:
-    """One row as it stands in a file: its values by column, or why it is none."""
+    """One row as it stands in a file: its values by column, or why it is none (and what to do).
+
+    ``notes`` says what is odd about it though usable.
+    """
 
     where: Where
     values: dict[str, Any]
     problem: str = ""
+    fix: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def find_files(source: str | tuple[str, ...], base: Path | None = None) -> list[Path]:
@@ -85,8 +90,13 @@ def _jsonl(path: Path, file: IO[bytes], _: str) -> Iterator[Raw]:
 
 
 def _json(path: Path, file: IO[bytes], _: str) -> Iterator[Raw]:
+    data = file.read()
+    if _is_lines(data):
+        note = "rows of a .json file that holds one object per line"
+        yield from (replace(raw, notes=(note,)) for raw in _jsonl(path, io.BytesIO(data), ""))
+        return
     try:
-        whole = _loads(file.read().decode("utf-8-sig"))
+        whole = _loads(data.decode("utf-8-sig"))
     except ValueError as error:
         fix = "a file with one object per line is named .jsonl"
         line = error.lineno if isinstance(error, json.JSONDecodeError) else None
@@ -95,6 +105,15 @@ def _json(path: Path, file: IO[bytes], _: str) -> Iterator[Raw]:
         raise DataError("expected a list of rows", where=Where(str(path)), fix="write [{...}, {...}]")
     for index, value in enumerate(whole):
         yield _object(Where(str(path), key=f"[{index}]"), value)
+
+
+def _is_lines(data: bytes) -> bool:
+    """Whether a .json file is JSONL under another name: its first line is a whole object, and more follows."""
+    first, _, more = data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    try:
+        return bool(more.strip()) and isinstance(json.loads(first), dict)
+    except ValueError:
+        return False
 
 
 def _csv(path: Path, file: IO[bytes], delimiter: str) -> Iterator[Raw]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trimtab.data.account import Account, LeftOut, settle_bad_rows
-from trimtab.data.columns import Record, Shape, build, check_mapping, detect, rename
+from trimtab.data.account import Account
 from trimtab.data.config import DataConfig, Fail, OnBadRows
-from trimtab.data.files import Raw, find_files, read_rows
+from trimtab.data.derive import DERIVED, derive
 from trimtab.data.films import FILMS, films
-from trimtab.data.keyed import keyed_order
-from trimtab.data.split import is_held_out, prompt_key
-from trimtab.data.turns import BadValue
+from trimtab.data.mix import mix
+from trimtab.data.read import read_source
+from trimtab.data.split import SPLITS
 from trimtab.errors import DataError, Where
-from trimtab.records import Comparison, Demonstration, Feedback, Prompt
 from trimtab.schema import did_you_mean
 
-SPLITS = ("train", "heldout")
-DEFAULT_HELDOUT = 0.05
 BUILT_IN = (FILMS,)
 
 
@@ -44,18 +39,21 @@ class LoadedData:
     on_bad_rows: OnBadRows = field(default_factory=Fail)
 
     def rows(self, kind: str, split: str = "train") -> list[Any]:
-        """Records of one kind and split.
+        """Records of one kind and split. Prompts and demonstrations are also made of comparisons and the like.
 
         Raises:
             DataError: this dataset has none of that kind, or the split is none.
         """
         kinds = sorted({k for k, _ in self.records})
-        if kind not in kinds:
-            known = ", ".join(f"{self.name}.{k}" for k in kinds)
-            raise DataError(f"'{self.name}' has no {kind or 'kind'}", fix=f"use {known}")
         if split not in SPLITS:
             raise DataError(f"no split is called '{split}'", fix=did_you_mean(split, SPLITS))
-        return list(self.records.get((kind, split), []))
+        if kind in kinds:
+            return list(self.records.get((kind, split), []))
+        for source in kinds:
+            if kind in DERIVED.get(source, ()):
+                return derive(self.records.get((source, split), []), kind)
+        known = ", ".join(f"{self.name}.{k}" for k in kinds)
+        raise DataError(f"'{self.name}' has no {kind or 'kind'}", fix=f"use {known}")
 
     def account(self) -> Mapping[str, Any]:
         """See ``data.account.Account``."""
@@ -69,20 +67,35 @@ def load(
     *,
     base: Path | None = None,
     say: Callable[[str], None] | None = None,
+    others: Callable[[str], LoadedData] | None = None,
 ) -> LoadedData:
     """Read a dataset.
 
     Args:
         name: its name in the recipe.
         config: its keys.
-        seed: the recipe's; decides order and split.
+        seed: the recipe's; decides order, split and the sides of comparisons.
         base: folder that relative paths start from; None = the current one.
         say: told in one line what was detected and how many rows went where.
+        others: name of another dataset -> that dataset; a mixture is made of them.
 
     Raises:
         DataError: no such file, columns that mean nothing, bad rows beyond ``on_bad_rows``.
     """
-    data = _built_in(name, config, seed) if config.source in BUILT_IN else _from_files(name, config, seed, base)
+    if (config.source is None) == (not config.mix):
+        both = "both source and mix" if config.mix else "neither source nor mix"
+        where = Where(key=f"data.{name}")
+        raise DataError(f"the dataset has {both}", where=where, fix="give one of them, as in source: rows.jsonl")
+    if config.mix:
+        if others is None:
+            raise DataError("a mixture needs its parts", where=Where(key=f"data.{name}.mix"), fix="pass others")
+        records, account, places = mix(name, config, others)
+        data = LoadedData(name, records, account, places, config.on_bad_rows)
+    elif config.source in BUILT_IN:
+        data = _built_in(name, config, seed)
+    else:
+        records, account, places = read_source(config, seed, base, BUILT_IN)
+        data = LoadedData(name, records, account, places, config.on_bad_rows)
     data.accounted.kinds = {f"{kind}.{split}": len(rows) for (kind, split), rows in data.records.items()}
     data.accounted.check()
     if say is not None:
@@ -108,116 +121,3 @@ def _built_in(name: str, config: DataConfig, seed: int) -> LoadedData:
                 fix="leave it out; its splits are fixed",
             )
     return LoadedData(name, *films(seed))
-
-
-def _from_files(name: str, config: DataConfig, seed: int, base: Path | None) -> LoadedData:
-    paths = _find(config, base)
-    raws = [raw for path in paths for raw in read_rows(path)]
-    if not raws:
-        raise DataError("no rows", where=Where(str(paths[0])), fix="check the file")
-    check_mapping(config.columns, list(dict.fromkeys(column for raw in raws for column in raw.values)))
-    account = Account(source=[str(path) for path in paths], rows_in=len(raws))
-    ours = list(dict.fromkeys(column for raw in raws for column in rename(raw, config.columns)))
-    try:
-        shape = detect(ours, config.kind)
-    except DataError as error:
-        raise DataError(error.problem, where=Where(account.source[0]), fix=error.fix) from None
-    account.detected = _announce(shape, ours)
-    good, bad = _records(raws, _short_names(paths), shape, config, account)
-    account.left_out += settle_bad_rows(bad, len(raws), config.on_bad_rows)
-    rows = keyed_order(good, lambda row: row[0].id, "order", seed)
-    if not rows:
-        raise DataError(f"none of {len(raws)} rows can be used: {bad[0].problem}", where=bad[0].where, fix=bad[0].fix)
-    limit = len(rows) if config.limit is None else config.limit
-    if limit < 1:
-        raise DataError(f"limit is {limit}", where=Where(key="limit"), fix="use at least one row, or leave it out")
-    account.left_out += [LeftOut(where, "beyond the limit") for _, where in rows[limit:]]
-    records = _split([record for record, _ in rows[:limit]], shape, config, seed, account)
-    places = {record.id: where for record, where in rows[:limit]}
-    return LoadedData(name, records, account, places, config.on_bad_rows)
-
-
-def _find(config: DataConfig, base: Path | None) -> list[Path]:
-    try:
-        return find_files(config.source, base)
-    except DataError as error:
-        if not isinstance(config.source, str) or Path(config.source).suffix:
-            raise
-        known = ", ".join(BUILT_IN)
-        raise DataError(error.problem, fix=f"built-in sources: {known}; anything else is a file or a pattern") from None
-
-
-def _short_names(paths: list[Path]) -> dict[str, str]:
-    """File -> its name, numbered if two share it. Ids are made of it, so they must not depend on the folder."""
-    names = [path.name for path in paths]
-    return {
-        str(path): path.name if names.count(path.name) == 1 else f"{i}/{path.name}" for i, path in enumerate(paths, 1)
-    }
-
-
-def _announce(shape: Shape, names: list[str]) -> str:
-    read = [name for name in names if name in (*shape.needs, *shape.may, "id")]
-    rest = [name for name in names if name not in read]
-    others = f" (other columns, {'kept for reward functions' if shape.keeps else 'not used'}: {', '.join(rest)})"
-    return f"read as {shape.said} from {', '.join(read)}" + (others if rest else "")
-
-
-def _records(
-    raws: list[Raw], short: Mapping[str, str], shape: Shape, config: DataConfig, account: Account
-) -> tuple[list[tuple[Record, Where]], list[DataError]]:
-    """Every row as a record, or as an error; the same id twice is one too, since ids name random streams."""
-    good: list[tuple[Record, Where]] = []
-    bad: list[DataError] = []
-    taken: dict[str, Where] = {}
-    for raw in raws:
-        where, odd = raw.where, []
-        try:
-            if raw.problem:
-                raise BadValue(raw.where.key, raw.problem, "repair the line, or leave it out")
-            values = rename(raw, config.columns)
-            given = values.get("id")
-            row_id = str(given) if given is not None else f"{short[where.file]}:{where.line or where.key}"
-            if row_id in taken:
-                raise BadValue("id", f"the id '{row_id}' was used before, at {taken[row_id]}", "make ids unique")
-            record = build(shape, row_id, values, odd.append)
-        except BadValue as error:
-            key = ".".join(part for part in (where.key, config.columns.get(error.key, error.key)) if part)
-            bad.append(DataError(error.problem, where=replace(where, key=key), fix=error.fix))
-            continue
-        taken[row_id] = where
-        good.append((record, where))
-        for what in dict.fromkeys(odd):
-            account.note(what)
-    return good, bad
-
-
-def _split(
-    rows: list[Record], shape: Shape, config: DataConfig, seed: int, account: Account
-) -> dict[tuple[str, str], list[Any]]:
-    share = DEFAULT_HELDOUT if config.heldout is None else config.heldout
-    if not 0 <= share <= 1:
-        raise DataError(f"heldout is {share}, but it is a share", where=Where(key="heldout"), fix="write 0.05 for 5 %")
-    keys = [prompt_key(row) for row in rows]
-    again = len(keys) - len(set(keys))
-    if again and len(set(keys)) == 1:
-        account.detected += "; every row has the same prompt, so the split is by row"
-        keys = [row.id for row in rows]
-    else:
-        account.note("rows with a prompt of an earlier row (all on the same side of the split)", again)
-    contents = Counter(_content(row) for row in rows)
-    account.note("rows that repeat an earlier row word for word", len(rows) - len(contents))
-    sides: dict[str, list[Any]] = {split: [] for split in SPLITS}
-    for key, row in zip(keys, rows, strict=True):
-        sides["heldout" if is_held_out(key, seed, share) else "train"].append(row)
-    account.used = {split: len(side) for split, side in sides.items()}
-    return {(shape.kind, split): side for split, side in sides.items()}
-
-
-def _content(row: Record) -> str:
-    """Everything of a row but its id."""
-    inner = replace(row, id="") if isinstance(row, Demonstration | Prompt) else _without_ids(row)
-    return repr(inner)
-
-
-def _without_ids(row: Comparison | Feedback) -> Comparison | Feedback:
-    return replace(row, id="", prompt=replace(row.prompt, id=""))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from trimtab.data.template import Renderer
@@ -28,21 +29,55 @@ def views(renderer: Renderer, record: Row) -> list[tuple[str, Marked]]:
     In a comparison or feedback the marked tokens are the answer's; in a prompt they are those that the model will see
     but did not sample: none is trained.
     """
+    return [(title, _marked(renderer, ids, act)) for title, ids, act in _texts(renderer, record)]
+
+
+def _texts(renderer: Renderer, record: Row) -> Iterator[tuple[str, Sequence[int], Sequence[bool]]]:
     if isinstance(record, Demonstration):
-        return [("demonstration", _marked(renderer, *renderer.demonstration(record)))]
-    if isinstance(record, Prompt):
+        yield "demonstration", *renderer.demonstration(record)
+    elif isinstance(record, Prompt):
         ids = renderer.prompt(record).ids
-        return [("prompt", _marked(renderer, ids, [False] * len(ids)))]
-    if isinstance(record, Feedback):
+        yield "prompt", ids, [False] * len(ids)
+    elif isinstance(record, Feedback):
         title = "desirable" if record.desirable else "undesirable"
-        return [(title, _marked(renderer, *renderer.answer(record.prompt, record.answer)))]
-    if isinstance(record, Comparison):
-        best_first = sorted(range(len(record.answers)), key=lambda i: record.ranks[i])
-        return [
-            (f"rank {record.ranks[i]}", _marked(renderer, *renderer.answer(record.prompt, record.answers[i])))
-            for i in best_first
-        ]
-    raise DataError(f"a {type(record).__name__.lower()} is not rendered as tokens")
+        yield title, *renderer.answer(record.prompt, record.answer)
+    elif isinstance(record, Comparison):
+        for i in sorted(range(len(record.answers)), key=lambda i: record.ranks[i]):
+            yield f"rank {record.ranks[i]}", *renderer.answer(record.prompt, record.answers[i])
+    else:
+        raise DataError(f"a {type(record).__name__.lower()} is not rendered as tokens")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a template makes of many rows.
+
+    Attributes:
+        rows: looked at.
+        tokens: of all texts of the rows that it takes.
+        trained: those of them that are learned, or scored.
+        refused: why a row is refused -> the ids refused for it.
+    """
+
+    rows: int
+    tokens: int
+    trained: int
+    refused: dict[str, list[str]]
+
+
+def render_all(renderer: Renderer, records: Sequence[Row]) -> Rendered:
+    """Every record through the template; a refusal is counted and does not end it."""
+    tokens = trained = 0
+    refused: dict[str, list[str]] = {}
+    for record in records:
+        try:
+            texts = list(_texts(renderer, record))
+        except DataError as error:
+            refused.setdefault(error.problem, []).append(record.id)
+            continue
+        tokens += sum(len(ids) for _, ids, _ in texts)
+        trained += sum(sum(act) for _, _, act in texts)
+    return Rendered(len(records), tokens, trained, refused)
 
 
 def _marked(renderer: Renderer, ids: Sequence[int], act: Sequence[bool]) -> Marked:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 from trimtab.data.keyed import keyed_share
+from trimtab.data.text import normal, turns_key
 from trimtab.records import Comparison, Demonstration, Feedback, Message, Prompt
+
+SPLITS = ("train", "heldout")
 
 
 def opening_turns(record: Demonstration | Comparison | Feedback | Prompt) -> tuple[Message, ...]:
@@ -16,10 +19,12 @@ def opening_turns(record: Demonstration | Comparison | Feedback | Prompt) -> tup
 
 
 def prompt_key(record: Demonstration | Comparison | Feedback | Prompt) -> str:
-    """The opening turns as one string; with a prompt's prefill, since a fixed user turn may open every row."""
-    turns = [[message.role, message.content] for message in opening_turns(record)]
-    prefill = record.prefill if isinstance(record, Prompt) else ""
-    return json.dumps([turns, prefill], ensure_ascii=False)
+    """The opening turns as one string; with a prompt's prefill, since a fixed user turn may open every row.
+
+    Without regard to case and white space: a prompt that differs in a space only must not be on both sides.
+    """
+    prefill = normal(record.prefill) if isinstance(record, Prompt) else ""
+    return json.dumps([turns_key(opening_turns(record)), prefill], ensure_ascii=False)
 
 
 def is_held_out(key: str, seed: int, share: float) -> bool:

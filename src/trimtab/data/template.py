@@ -17,7 +17,7 @@ from typing import Any, cast
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from trimtab.data.templates import template_text
+from trimtab.data.templates import TEMPLATES, TOKENS, template_text
 from trimtab.errors import DataError, ModelError, Where
 from trimtab.protocols import TokenPrompt
 from trimtab.records import Demonstration, Message, Prompt
@@ -49,6 +49,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.template = template
         self.chat_template = _text_of(tokenizer, template)
+        _refuse_spelled_out(tokenizer, template)
         self._marks_answers = bool(_GENERATION.search(self.chat_template)) and tokenizer.is_fast
         self._prompt_ids = lru_cache(maxsize=256)(self._render_prompt)
         self._special = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special}
@@ -71,7 +72,7 @@ class Renderer:
         """
         turns = [i for i, message in enumerate(row.messages) if message.role == "assistant"]
         if not turns:
-            raise self._refusal(row.id, "no assistant turn, so nothing to learn")
+            raise self._refusal(row.id, "no assistant turn, so nothing to learn (zero trained tokens)")
         self._refuse_controls(row.id, row.messages)
         if self._marks_answers:
             ids, spans = self._marked(row, turns)
@@ -232,7 +233,7 @@ class Renderer:
     def _probe(self) -> tuple[tuple[int, ...], str, str]:
         """End tokens, and the text a template puts before and after an answer's content (usually none)."""
         where = Where(f"template '{self.template}'" if self.template else "the tokenizer's own template")
-        fix = "choose another template (known: chatml, plain)"
+        fix = f"choose another template (known: {', '.join(TEMPLATES)})"
         try:
             prompt, whole = self._text("", _PROBE[:1], ask=True), self._text("", _PROBE, ask=False)
         except DataError as error:
@@ -267,7 +268,7 @@ class Renderer:
     def _refuse_double_bos(self, row_id: str, ids: Sequence[int]) -> None:
         bos = self.tokenizer.bos_token_id
         if bos is not None and list(ids[:2]) == [bos, bos]:
-            raise self._refusal(row_id, "the conversation begins with two BOS tokens")
+            raise self._refusal(row_id, "the conversation begins with two BOS tokens (doubled BOS)")
 
     def _refuse_controls(self, row_id: str, messages: Iterable[Message]) -> None:
         """Text that would be read as a token with a meaning: it could end a turn, or begin one that nobody wrote."""
@@ -285,6 +286,18 @@ def _text_of(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
         raise ModelError(
             "the tokenizer has no chat template", fix="name one (template: chatml, or plain for base models)"
         ) from error
+
+
+def _refuse_spelled_out(tokenizer: PreTrainedTokenizerBase, template: str | None) -> None:
+    """A named template needs its tokens in the vocabulary."""
+    known = tokenizer.get_vocab()
+    absent = [token for token in TOKENS.get(template or "", ()) if token not in known]
+    if absent:
+        raise ModelError(
+            f"the tokenizer has no token {', '.join(absent)}, which template '{template}' writes",
+            where=Where(f"template '{template}'"),
+            fix="use the template that the model was trained with, or plain for a base model",
+        )
 
 
 def _plain(messages: Iterable[Message]) -> list[dict[str, str]]:

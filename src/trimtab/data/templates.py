@@ -35,7 +35,88 @@ PLAIN = (
 )
 """Roles in words and the tokenizer's own end-of-text token: for base models whose vocabulary has no turn tokens."""
 
-TEMPLATES: dict[str, str] = {"chatml": CHATML, "plain": PLAIN}
+_BOS = "{% if bos_token is defined and bos_token and bos_token != eos_token %}{{ bos_token }}{% endif %}"
+"""Where a tokenizer has a token for beginnings alone, its models were trained with it; none is invented."""
+
+_NO_OTHER = "{{ raise_exception('this template has no ' + message['role'] + ' turns here') }}"
+
+LLAMA_3 = (
+    _BOS + "{% for message in messages %}"
+    "{% set role = 'ipython' if message['role'] == 'tool' else message['role'] %}"
+    "{{ '<|start_header_id|>' + role + '<|end_header_id|>\\n\\n' }}"
+    "{% if role == 'assistant' %}{% generation %}{{ message['content'] + '<|eot_id|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
+"""Llama 3 Instruct (its model card). The published template also trims answers; here an answer is what it is, so that
+what was sampled and what is scored are the same tokens."""
+
+_VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user\\'s questions."
+)
+VICUNA_1_1 = (
+    _BOS + "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}"
+    "{% else %}{{ '" + _VICUNA_SYSTEM + "' }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}"
+    "{{ (' ' if loop.first or loop.previtem['role'] != 'assistant' else '') + 'USER: ' + message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ ' ASSISTANT:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}"
+    "{% elif not loop.first or message['role'] != 'system' %}" + _NO_OTHER + "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
+)
+"""FastChat's ``vicuna_v1.1``: roles in words, a space after system text and question, ``</s>`` after answers."""
+
+HUMAN_ASSISTANT = (
+    _BOS + "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '\\n\\nHuman: ' + message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '\\n\\nAssistant:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}"
+    "{% elif loop.first and message['role'] == 'system' %}{{ message['content'] }}"
+    "{% else %}" + _NO_OTHER + "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
+)
+"""The transcripts of Anthropic's HH-RLHF, with the tokenizer's end-of-text token after answers."""
+
+
+def _moss(human: str, assistant: str) -> str:
+    return (
+        _BOS + "{% for message in messages %}"
+        "{% if message['role'] == 'user' %}{{ '" + human + "' + message['content'] + eos_token }}"
+        "{% elif message['role'] == 'assistant' %}{{ '" + assistant + "' }}"
+        "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+        "{% else %}" + _NO_OTHER + "{% endif %}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '" + assistant + "' }}{% endif %}"
+    )
+
+
+MOSS = _moss("<|Human|>", "<|MOSS|>")
+"""MOSS-RLHF, Chinese: a token for each speaker, ``</s>`` after every turn."""
+
+MOSS_EN = _moss("Human:", "Assistant:")
+"""MOSS-RLHF, English: the speakers in words."""
+
+TEMPLATES: dict[str, str] = {
+    "chatml": CHATML,
+    "plain": PLAIN,
+    "llama-3": LLAMA_3,
+    "vicuna_v1.1": VICUNA_1_1,
+    "human_assistant": HUMAN_ASSISTANT,
+    "moss": MOSS,
+    "moss-en": MOSS_EN,
+}
+
+TOKENS: dict[str, tuple[str, ...]] = {
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama-3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "moss": ("<|Human|>", "<|MOSS|>"),
+}
+"""Tokens that a template writes; a tokenizer without them would spell them out, letter by letter."""
 
 
 def template_text(name: str) -> str:

@@ -21,6 +21,18 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
+SPEAKERS: dict[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "observation": "tool",
+    "tool": "tool",
+}
+"""ShareGPT's ``from``."""
+
 _MEANINGFUL = ("tool_calls", "function_call", "tool_call_id", "weight", "refusal", "audio")
 """Message keys that change what is said or learned; leaving them out would change the row."""
 
@@ -49,6 +61,28 @@ def messages_of(key: str, value: Any, note: Note) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise BadValue(key, f"expected a list of messages, got {_show(value)}", 'write [{"role": ..., "content": ...}]')
     return tuple(_message(f"{key}[{i}]", item, note) for i, item in enumerate(value))
+
+
+def spoken_of(key: str, value: Any, note: Note) -> tuple[Message, ...]:
+    """ShareGPT's list of ``{"from": ..., "value": ...}``."""
+    if not isinstance(value, list) or not value:
+        raise BadValue(key, f"expected a list of turns, got {_show(value)}", 'write [{"from": "human", "value": ...}]')
+    return tuple(spoken(f"{key}[{i}]", item, note) for i, item in enumerate(value))
+
+
+def spoken(key: str, item: Any, note: Note) -> Message:
+    """One turn of ShareGPT."""
+    if not isinstance(item, dict):
+        raise BadValue(key, f"expected a turn, got {_show(item)}", 'write {"from": "gpt", "value": ...}')
+    fields = cast(dict[str, Any], item)
+    who = fields.get("from")
+    role = SPEAKERS.get(who.lower()) if isinstance(who, str) else None
+    if role is None:
+        raise BadValue(f"{key}.from", f"unknown speaker {_show(who)}", f"use one of {', '.join(SPEAKERS)}")
+    for name, value in fields.items():
+        if name not in ("from", "value") and value is not None:
+            note(f"turns with the key '{name}', which is not used")
+    return Message(role, text_of(f"{key}.value", fields.get("value"), empty=role in ("system", "tool")))
 
 
 def _message(key: str, item: Any, note: Note) -> Message:
@@ -123,6 +157,11 @@ def shared_prompt(
     if same == 0 or good[same - 1].role not in ("user", "tool"):
         raise BadValue(chosen_key, "no prompt precedes the answers", "give the prompt in a column of its own")
     return good[:same], good[same].content, bad[same].content
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a value is a text in which ``Human:`` and ``Assistant:`` open the turns, as in HH-RLHF."""
+    return isinstance(value, str) and _SPEAKERS.match(value) is not None
 
 
 def _conversation(key: str, value: Any, note: Note) -> tuple[Message, ...]:

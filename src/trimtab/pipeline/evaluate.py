@@ -19,7 +19,7 @@ from trimtab.evaluation.config import EvaluateConfig
 from trimtab.evaluation.text import distinct_n, words
 from trimtab.evaluation.verdict import Answers, decide
 from trimtab.models.bundle import Bundle
-from trimtab.models.load import LoadedLM, load_lm
+from trimtab.models.load import LoadedLM, load_lm, load_tokenizer
 from trimtab.ops.segments import sum_by_sequence
 from trimtab.protocols import SamplingParams, Scorer, StreamKey, TokenPrompt, ToScore
 from trimtab.records import Completion, Prompt
@@ -27,6 +27,7 @@ from trimtab.runtime.files import read_json, write_json
 from trimtab.sampling.local import LocalSampler
 from trimtab.scoring.named import SCORERS, scorer
 from trimtab.scoring.ridge import RidgeScorer
+from trimtab.train.rows import StageRows
 from trimtab.train.session import device_of
 from trimtab.train.stage import Result, StageContext
 
@@ -128,7 +129,11 @@ def _judge(role: str, prompts: list[Prompt], config: EvaluateConfig, context: St
 
 
 def run(config: EvaluateConfig, context: StageContext) -> Result:
-    prompts = cast(list[Prompt], context.rows(config.prompts, "heldout"))[: config.limit]
+    account, spec = StageRows(context), context.models["against"]
+    asked = Renderer(load_tokenizer(spec), spec.template)
+    taken = account.take(config.prompts, "heldout", asked.prompt, purpose="compared", limit=config.limit)
+    prompts = [cast(Prompt, row) for row, _ in taken]
+    account.write()
     if not prompts:
         raise DataError(f"{config.prompts} has no held-out prompts", fix="give the dataset a held-out share")
     against, candidate = (_judge(role, prompts, config, context) for role in ("against", "candidate"))

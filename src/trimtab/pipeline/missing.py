@@ -13,10 +13,11 @@ from pathlib import Path
 
 from trimtab.data.files import find_files
 from trimtab.data.films import FILMS
+from trimtab.data.hub import HUB
 from trimtab.errors import DataError, RecipeError
 from trimtab.models.catalogue import CATALOGUE
 from trimtab.pipeline.graph import Recipe
-from trimtab.schema import Problems, nearest
+from trimtab.schema import Problems, did_you_mean, nearest
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -35,6 +36,7 @@ def refuse_missing(recipe: Recipe, base: Path | None = None) -> None:
     stages = recipe.stages.values()
     models = {ref for stage in stages for ref in stage.models.values() if ref in recipe.models}
     data = {ref.partition(".")[0] for stage in stages for ref in stage.data.values()}
+    data |= {part for name in data if name in recipe.data for part in recipe.data[name].mix if part in recipe.data}
     for name in sorted(models):
         problems.found += _model(recipe, name, base)
     for name in sorted(data):
@@ -60,8 +62,12 @@ def _model(recipe: Recipe, name: str, base: Path) -> Iterator[RecipeError]:
 
 def _data(recipe: Recipe, name: str, base: Path) -> Iterator[RecipeError]:
     source, at = recipe.data[name].source, f"data.{name}.source"
-    for text in (source,) if isinstance(source, str) else source:
-        if text == FILMS:
+    if (source is None) == (not recipe.data[name].mix):
+        both = "both source and mix" if source else "neither source nor mix"
+        yield recipe.error(f"data.{name}", f"the dataset has {both}", "give one of them, as in source: rows.jsonl")
+    yield from _mix(recipe, name)
+    for text in (source,) if isinstance(source, str) else source or ():
+        if text == FILMS or text.startswith(HUB):
             continue
         try:
             find_files(text, base)
@@ -71,6 +77,19 @@ def _data(recipe: Recipe, name: str, base: Path) -> Iterator[RecipeError]:
             yield recipe.error(at, error.problem, guess or error.fix)
         except (OSError, ValueError) as error:  # a name longer than a file system takes, or with a NUL in it
             yield recipe.error(at, f"'{text}' cannot be a path ({error})", "check the path" + _FROM)
+
+
+def _mix(recipe: Recipe, name: str) -> Iterator[RecipeError]:
+    """The parts of a mixture are other datasets with a source of their own."""
+    known = [other for other, config in recipe.data.items() if not config.mix]
+    for part, weight in recipe.data[name].mix.items():
+        at = f"data.{name}.mix.{part}"
+        if part in recipe.data and part not in known:
+            yield recipe.error(at, f"'{part}' is a mixture itself", "name the datasets that it is made of")
+        elif part not in known:
+            yield recipe.error(at, f"there is no data '{part}'", did_you_mean(part, known, "other data"))
+        if not weight > 0:
+            yield recipe.error(at, f"the weight {weight:g} takes no rows", "write a number above 0")
 
 
 _FROM = "; it is relative to the folder the run is started in"

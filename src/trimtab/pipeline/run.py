@@ -39,7 +39,8 @@ from trimtab.scoring.function import GivenScorer
 from trimtab.train.stage import Dataset, StageContext
 
 OpenDataset = Callable[..., Dataset]
-"""``open_dataset(name, config, seed, say=...)`` -> a loaded dataset (``trimtab.data.load.load``)."""
+"""``open_dataset(name, config, seed, say=...)`` -> a loaded dataset (``trimtab.data.load.load``); with ``others=...``
+for a mixture."""
 
 _REPORT = "trimtab.pipeline.report:write"
 
@@ -65,7 +66,9 @@ class _Driver:
 
     def dataset(self, name: str) -> Dataset:
         if name not in self.loaded:
-            self.loaded[name] = self.open_dataset(name, self.recipe.data[name], self.recipe.seed, say=self.say)
+            config = self.recipe.data[name]
+            mixed = {"others": self.dataset} if config.mix else {}
+            self.loaded[name] = self.open_dataset(name, config, self.recipe.seed, say=self.say, **mixed)
         return self.loaded[name]
 
     def rows(self, reference: str) -> str:
