@@ -128,6 +128,8 @@ class Bundle(nn.Module):
             Samplers are handed this one; it has the trainer's own tensors.
     """
 
+    policy_lm: PreTrainedModel
+
     def __init__(
         self, lm: PreTrainedModel, mode: Mode, branch: int | None, lora: LoRASpec | None = None, seed: int = 0
     ) -> None:
