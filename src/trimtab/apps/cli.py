@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import trimtab
+from trimtab.apps.cli_plan import plan
 from trimtab.apps.cli_verbs import check, data, models, report, run, show
 from trimtab.errors import TrimtabError
 
 KILLED_BY_CTRL_C = 130
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
-_FLAGS = ("--inexact", "--help")
+_FLAGS = ("--inexact", "--help", "--calibrate", "--json")
 
 _EPILOG = """\
 RECIPE is a shipped name (quickstart) or a path to a YAML file; key=value lays a value on it, as in
@@ -52,6 +53,13 @@ def parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "show", "print a recipe with every key, and who set it", show)
     _recipe(verb)
+
+    verb = _verb(verbs, "plan", "say what each stage will need: memory, disk, time; and what to change", plan)
+    _recipe(verb)
+    verb.add_argument("--memory", default="", metavar="8GB", help="what there is (default: this machine's)")
+    verb.add_argument("--disk", default="", metavar="20GB", help="what there is (default: free here)")
+    verb.add_argument("--calibrate", action="store_true", help="measure this machine first (about 20 s), for times")
+    verb.add_argument("--json", action="store_true", help="numbers for programs, in bytes and seconds")
 
     verb = _verb(verbs, "data", "print rows as a model sees them, trained tokens marked", data)
     _recipe(verb, reference="DATASET.KIND")

@@ -1,0 +1,342 @@
+"""From a stage of a recipe to what it holds in memory and leaves on the disk. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from trimtab.algorithms.ppo.config import PPOConfig
+from trimtab.algorithms.reward.config import RewardConfig
+from trimtab.algorithms.sft.config import SFTConfig
+from trimtab.evaluation.config import EvaluateConfig
+from trimtab.pipeline.graph import Recipe, Stage
+from trimtab.pipeline.plan_memory import Load, Trained
+from trimtab.pipeline.plan_rows import UNKNOWN, Texts
+from trimtab.pipeline.plan_shape import Shape
+from trimtab.pipeline.plan_time import Work
+from trimtab.protocols import ModelSpec
+
+_KEEP = 1 << 30
+"""Trunk activations of rows are kept up to this many bytes (``models.trunk_store``)."""
+
+_ROW_BYTES = 50
+"""Of Python lists per token of a tokenised row: an id and a flag."""
+
+_TENSOR_BYTES = 130
+"""Of a safetensors header per tensor."""
+
+_BLOCK, _SLOTS = 32, 8
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage is planned from.
+
+    Attributes:
+        shape: of the model that it starts from.
+        spec: that model's keys.
+        saved: bytes per number in the files that the model is loaded from.
+        texts: lengths by key of the stage's data (``data``, ``prompts``), and ``<key>.heldout``.
+        tokenizer: bytes of the tokenizer's files.
+        judged: PPO's reward is a model.
+    """
+
+    shape: Shape
+    spec: ModelSpec
+    saved: int
+    texts: Mapping[str, Texts]
+    tokenizer: int
+    judged: bool = False
+
+    @property
+    def size(self) -> int:
+        return 4 if self.spec.dtype == "float32" else 2
+
+    @property
+    def rank(self) -> int | None:
+        """Of the adapters that learn instead of the model's own weights; None: there are none."""
+        lora = getattr(self.spec, "lora", None)
+        return None if lora is None else lora.r
+
+    def lengths(self, key: str) -> Texts:
+        return self.texts.get(key, UNKNOWN)
+
+
+def load_of(stage: Stage, inputs: Inputs) -> Load:
+    """What a stage holds."""
+    return _PLANS[stage.kind](stage.config, inputs)
+
+
+def _whole(inputs: Inputs, branch: int | None) -> int:
+    """Numbers of a trained language model: its branch, or all of it."""
+    shape = inputs.shape
+    return shape.parameters if branch is None else shape.upper(branch)
+
+
+def adapter(shape: Shape, rank: int) -> int:
+    """Numbers of adapters on every matrix of every layer."""
+    d, q, k, i = shape.width, shape.queries, shape.keys, shape.inner
+    feed_forward = (3 if shape.kind.gated else 2) * (d + i)
+    return shape.layers * rank * ((d + q) + 2 * (d + k) + (q + d) + feed_forward)
+
+
+def _learner(inputs: Inputs, branch: int | None, *, scalar: bool) -> Trained:
+    shape = inputs.shape
+    if inputs.rank is not None:
+        return Trained(adapter(shape, inputs.rank) + (shape.width if scalar else 0), shape.layers)
+    layers = branch or shape.layers
+    if scalar:
+        return Trained(shape.upper(branch) + shape.width, layers)
+    return Trained(_whole(inputs, branch), layers)
+
+
+def _micro(texts: Texts, minibatch: int, budget: int) -> tuple[int, int]:
+    """Tokens of the largest micro-batch, and micro-batches per update."""
+    whole = minibatch * texts.mean
+    tokens = max(texts.unit, min(budget, whole))
+    return math.ceil(tokens), max(1, math.ceil(whole / max(budget, texts.unit)))
+
+
+def _loading(inputs: Inputs) -> int:
+    """The weights, and the pages of the file that they are made from; of the same dtype they are those pages."""
+    return inputs.shape.parameters * (inputs.size + (inputs.saved if inputs.saved != inputs.size else 0))
+
+
+def _stored(inputs: Inputs, *texts: tuple[Texts, bool], branch: int | None) -> int:
+    """Tokenised rows, and their trunk activations where these are kept."""
+    held = 0
+    for each, kept in texts:
+        tokens = each.rows * each.mean
+        held += round(tokens * _ROW_BYTES)
+        trunk = round(tokens * inputs.shape.width * inputs.size)
+        held += trunk if kept and branch is not None and trunk <= _KEEP else 0
+    return held
+
+
+def _limited(texts: Texts, rows: int | None) -> Texts:
+    return texts if rows is None else replace(texts, rows=min(texts.rows, round(rows * texts.per_row)))
+
+
+def _sft(config: SFTConfig, inputs: Inputs) -> Load:
+    branch = inputs.spec.branch
+    texts = _limited(inputs.lengths("data"), config.limit)
+    heldout = _limited(inputs.lengths("data.heldout"), config.heldout)
+    tokens, micro = _micro(texts, min(config.minibatch, texts.rows), config.train.token_budget)
+    share = 1.0 if config.loss_on == "all" else texts.answers / texts.mean
+    return Load(
+        shape=inputs.shape,
+        bytes=inputs.size,
+        weights=inputs.shape.parameters,
+        trained={"policy": _learner(inputs, branch, scalar=False)},
+        tokens=tokens,
+        actions=round(tokens * share),
+        micro_batches=micro,
+        head_learns=branch is None and inputs.rank is None,
+        logits=True,
+        stored=_stored(inputs, (texts, config.epochs > 1), (heldout, True), branch=branch),
+        loading=_loading(inputs),
+    )
+
+
+def _reward(config: RewardConfig, inputs: Inputs) -> Load:
+    branch, shape = inputs.spec.branch, inputs.shape
+    texts = _limited(inputs.lengths("data"), config.limit)
+    heldout = _limited(inputs.lengths("data.heldout"), config.heldout)
+    tokens, micro = _micro(texts, min(config.minibatch, texts.rows), config.train.token_budget)
+    copied = 0 if inputs.rank is not None else shape.upper(branch)
+    return Load(
+        shape=shape,
+        bytes=inputs.size,
+        weights=shape.parameters + copied,
+        trained={"reward": _learner(inputs, branch, scalar=True)},
+        tokens=tokens,
+        actions=round(tokens * texts.answers / texts.mean / texts.per_row) if config.lm else 0,
+        micro_batches=micro,
+        head_learns=False,
+        logits=bool(config.lm),
+        stored=_stored(inputs, (texts, True), (heldout, True), branch=branch),
+        loading=_loading(inputs),
+    )
+
+
+def answers_of(config: PPOConfig, inputs: Inputs) -> Texts:
+    """A rollout's texts: prompts of mean length, answers as long as they may be."""
+    prompts, new = inputs.lengths("prompts"), config.rollout.max_new_tokens
+    count = config.rollout.prompts * config.rollout.samples
+    longest = prompts.longest + new
+    return Texts(count, prompts.mean + new, longest, float(new), longest)
+
+
+def cache_bytes(shape: Shape, slots: int, longest: int, size: int) -> int:
+    """Keys and values of every slot and layer, whole blocks of tokens."""
+    rows = -(-slots // _SLOTS) * _SLOTS
+    places = -(-longest // _BLOCK) * _BLOCK
+    return rows * places * shape.layers * 2 * shape.keys * size
+
+
+def _ppo(config: PPOConfig, inputs: Inputs) -> Load:
+    shape, size = inputs.shape, inputs.size
+    branch = inputs.spec.branch if config.sharing == "hydra" else None
+    texts = answers_of(config, inputs)
+    tokens, micro = _micro(texts, config.minibatch, config.train.token_budget)
+    policy, critic = _learner(inputs, branch, scalar=False), _learner(inputs, branch, scalar=True)
+    weights, loading = shape.parameters, _loading(inputs)
+    if config.sharing != "lora":
+        # A whole reference has an output embedding of its own, even where the model's is tied.
+        weights += shape.upper(branch) if branch is not None else shape.decoder + shape.head
+        weights += shape.upper(branch)
+    if inputs.judged:
+        weights += shape.decoder + (shape.upper(branch) if branch is not None else 0)
+        loading = max(loading, (shape.parameters + shape.decoder) * size)
+    rollout = round(texts.rows * texts.mean * ((shape.width * size if branch is not None else 0) + 120))
+    slots = config.rollout.slots
+    drawn = -(-slots // _SLOTS) * _SLOTS * shape.vocabulary * (size + 4 * 4 + 8)
+    return Load(
+        shape=shape,
+        bytes=size,
+        weights=weights,
+        trained={"policy": policy, "critic": critic},
+        tokens=tokens,
+        actions=round(tokens * texts.answers / texts.mean),
+        micro_batches=micro,
+        head_learns=branch is None and config.sharing == "separate",
+        logits=True,
+        stored=rollout,
+        sampling=cache_bytes(shape, slots, texts.longest, size) + drawn,
+        loading=loading,
+    )
+
+
+def _evaluate(config: EvaluateConfig, inputs: Inputs) -> Load:
+    shape, prompts = inputs.shape, inputs.lengths("prompts.heldout")
+    drawn = -(-config.slots // _SLOTS) * _SLOTS * shape.vocabulary * (inputs.size + 4 * 4 + 8)
+    longest = prompts.longest + config.max_new_tokens
+    cache = cache_bytes(shape, config.slots, longest, inputs.size) + drawn
+    return Load(
+        shape=shape,
+        bytes=inputs.size,
+        weights=shape.parameters,
+        trained={},
+        tokens=0,
+        actions=256,
+        micro_batches=1,
+        head_learns=False,
+        logits=True,
+        stored=0,
+        sampling=cache,
+        loading=_loading(inputs),
+    )
+
+
+_PLANS = {"sft": _sft, "reward": _reward, "ppo": _ppo, "evaluate": _evaluate}
+
+
+def disk_of(stage: Stage, inputs: Inputs, load: Load) -> dict[str, int]:
+    """Bytes that a finished stage leaves, by folder; checkpoints as many as are kept."""
+    config, shape = stage.config, inputs.shape
+    if stage.kind == "evaluate":
+        return {"answers": round(2 * config.limit * (config.max_new_tokens * 30 + 400))}
+    learned = sum(group.numbers for group in load.trained.values())
+    tensors = 4 * 14 * sum(group.layers for group in load.trained.values())
+    keep = config.train.checkpoint.keep
+    parts = {"checkpoints": keep * (learned * 12 + tensors * _TENSOR_BYTES)}
+    out = shape.decoder * inputs.size + shape.width * 4 if stage.kind == "reward" else shape.parameters * inputs.size
+    if isinstance(config, SFTConfig | RewardConfig) and config.heldout:
+        parts["best"] = config.epochs * learned * inputs.size
+    parts["model"] = out + inputs.tokenizer
+    if isinstance(config, PPOConfig):
+        texts = answers_of(config, inputs)
+        parts["rollouts"] = round(config.versions * texts.rows * (texts.answers * 11 + 250))
+    return parts
+
+
+def saved_of(recipe: Recipe, stage: Stage, shape: Shape) -> int:
+    """Bytes per number in the files that a stage's model is loaded from: another stage saves in its own dtype."""
+    name = stage.models[stage.table.parent]
+    spec = recipe.models[recipe.base(name)]
+    return (4 if spec.dtype == "float32" else 2) if name in recipe.stages else shape.saved_bytes
+
+
+def work_of(stage: Stage, inputs: Inputs, load: Load) -> Work:
+    """What a stage computes from its start to its end."""
+    shape, config = inputs.shape, stage.config
+    learned = sum(group.numbers for group in load.trained.values())
+    base = Work(
+        size=inputs.size,
+        numbers=learned,
+        written=2.0 * learned * 12 + shape.parameters * inputs.size,
+        loaded=float(shape.parameters * inputs.saved),
+    )
+    if isinstance(config, SFTConfig | RewardConfig):
+        return _training_work(config, inputs, load, base)
+    if isinstance(config, PPOConfig):
+        return _ppo_work(config, inputs, load, base)
+    prompts = min(inputs.lengths("prompts.heldout").rows, config.limit)
+    texts = inputs.lengths("prompts.heldout")
+    tokens = prompts * (texts.mean + config.max_new_tokens)
+    waves = math.ceil(prompts / config.slots)
+    return replace(
+        base,
+        written=0.0,
+        loaded=3.0 * base.loaded,
+        forward=3 * tokens * _pass(inputs, shape.layers, texts.longest + config.max_new_tokens, logits=1.0),
+        steps=2.0 * waves * config.max_new_tokens,
+        step_flops=config.slots * _pass(inputs, shape.layers, texts.longest, logits=1.0),
+    )
+
+
+def _pass(inputs: Inputs, layers: int, length: float, *, logits: float) -> float:
+    """Operations of one token's way through so many layers, and of its share of the vocabulary's product."""
+    shape = inputs.shape
+    return 2 * layers * (shape.layer + length * shape.queries) + 2 * logits * shape.head
+
+
+def _training_work(config: SFTConfig | RewardConfig, inputs: Inputs, load: Load, base: Work) -> Work:
+    shape, branch = inputs.shape, inputs.spec.branch
+    texts = _limited(inputs.lengths("data"), config.limit)
+    heldout = _limited(inputs.lengths("data.heldout"), config.heldout)
+    tokens, measured = texts.rows * texts.mean, heldout.rows * heldout.mean
+    layers = branch or shape.layers
+    share = texts.answers / texts.mean if load.logits else 0.0
+    # The trunk is computed once for rows that keep it, else in every pass.
+    kept = isinstance(config, RewardConfig) or config.epochs > 1
+    below = (shape.layers - layers) * (tokens * (1 if kept else config.epochs) + measured)
+    trunk = _pass(inputs, 1, texts.mean, logits=0.0) * below
+    measuring = (config.epochs + 1) * measured * _pass(inputs, layers, texts.mean, logits=share)
+    # Forward and twice as much backward; logits are computed once more on the way back.
+    learning = (
+        config.epochs
+        * tokens
+        * (3 * _pass(inputs, layers, texts.mean, logits=0.0) + (4 if load.head_learns else 3) * 2 * share * shape.head)
+    )
+    updates = config.epochs * math.ceil(texts.rows / config.minibatch)
+    return replace(base, forward=trunk + measuring, learned=learning, updates=updates)
+
+
+def _ppo_work(config: PPOConfig, inputs: Inputs, load: Load, base: Work) -> Work:
+    shape = inputs.shape
+    branch = inputs.spec.branch if config.sharing == "hydra" else None
+    layers, texts = branch or shape.layers, answers_of(config, inputs)
+    tokens, length = texts.rows * texts.mean, texts.mean
+    share = texts.answers / texts.mean
+    below = (shape.layers - layers) if branch is not None else 0
+    parts = 3 + (1 if inputs.judged else 0)  # policy, reference and value look at every rollout; so does a reward model
+    each = below * _pass(inputs, 1, length, logits=0.0) + parts * _pass(inputs, layers, length, logits=0.0)
+    forward = tokens * (each + 2 * 2 * share * shape.head)
+    updates = config.epochs * math.ceil(texts.rows / config.minibatch)
+    learning = (
+        config.epochs
+        * tokens
+        * (2 * 3 * _pass(inputs, layers, length, logits=0.0) + (4 if load.head_learns else 3) * 2 * share * shape.head)
+    )
+    waves = texts.rows / config.rollout.slots
+    return replace(
+        base,
+        forward=config.versions * forward,
+        learned=config.versions * learning,
+        steps=config.versions * max(1.0, waves) * config.rollout.max_new_tokens,
+        step_flops=config.rollout.slots * _pass(inputs, shape.layers, length, logits=1.0),
+        updates=config.versions * updates,
+        loaded=base.loaded * (2 if inputs.judged else 1),
+    )
