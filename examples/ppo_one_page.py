@@ -89,7 +89,12 @@ def write_task(folder: Path) -> tuple[Path, Path]:
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", unk_token="<unk>")
     tokenizer.chat_template = TEMPLATE
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         lm = LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), bos_token_id=None, eos_token_id=1, **sizes))

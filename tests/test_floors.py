@@ -55,6 +55,8 @@ TORCH_FREE = (
     "pipeline/recipe",
     "pipeline/stages",
     "apps/cli",
+    "apps/library*",
+    "scoring/function",
 )
 """Paths below the package: what reads recipes and prints help must not wait for torch."""
 

@@ -19,6 +19,7 @@ from trimtab.apps.library_inputs import take_in, write_rows
 from trimtab.apps.library_result import Result
 from trimtab.errors import RecipeError, TrimtabError, Where
 from trimtab.pipeline.graph import Recipe
+from trimtab.pipeline.missing import refuse_missing
 from trimtab.pipeline.recipe import resolve
 from trimtab.pipeline.stages import STAGES, is_scorer, load_function
 from trimtab.schema import RecipeErrors, node_of
@@ -83,6 +84,7 @@ class _Stage:
             recipe = self.recipe(folder)
             for name, rows in given.rows.items():
                 write_rows(folder / _GIVEN, name, rows, begun=begun)
+            refuse_missing(recipe)
             drive = load_function("trimtab.pipeline.run:run")  # torch comes with it
             options = {"inexact": inexact, "again": self.kind if again else "", "say": say}
             drive(recipe, folder, functions=functions, **options)

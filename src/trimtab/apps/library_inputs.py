@@ -63,7 +63,7 @@ def take_in(kind: str, keys: Mapping[str, Any]) -> Given:
         if key in left:
             left[key] = _reward(given, key, left[key])
     for key in table.scorers:
-        if key in left:
+        if key in left and table.gives == "nothing":  # instruments; a reward model's baselines are names
             items = left[key] if isinstance(left[key], list | tuple) else [left[key]] if callable(left[key]) else None
             left[key] = left[key] if items is None else [_function(given, i) if callable(i) else i for i in items]
     for key, record in table.data.items():

@@ -6,15 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimtab.errors import CheckpointError, ModelError, Where
 from trimtab.pipeline.manifest import StageManifest, read_manifest
 from trimtab.pipeline.stages import STAGES, Gives, load_function
 from trimtab.protocols import ModelSpec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Result:
             raise ModelError(f"stage {self.stage} gives no model", where=Where(str(self.stage_folder)))
         return self.stage_folder / "model"
 
-    def model(self, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def model(self, **options: Any) -> tuple[Any, Any]:
         """``(model, tokenizer)`` of transformers, ready to generate; a reward model as a classifier with one label.
 
         Args:

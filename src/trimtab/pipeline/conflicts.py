@@ -27,12 +27,19 @@ Conflict = tuple[str, str, str]
 def refuse_conflicts(recipe: Recipe, problems: Problems) -> None:
     """Tells ``problems`` of every contradiction."""
     for name, stage in recipe.stages.items():
-        for check in (*CHECKS.get(type(stage.config), ()), _said_for_nothing):
+        for check in (*CHECKS.get(type(stage.config), ()), _said_for_nothing, _all_held_out):
             for key, problem, fix in check(recipe, stage):
                 problems.found.append(recipe.error(f"stages.{name}.{key}", problem, fix))
     for check in (_models, _data):
         for key, problem, fix in check(recipe):
             problems.found.append(recipe.error(key, problem, fix))
+
+
+def _all_held_out(recipe: Recipe, stage: Stage) -> Iterator[Conflict]:
+    for key, reference in stage.data.items():
+        config = recipe.data.get(reference.partition(".")[0])
+        if config is not None and config.heldout == 1 and stage.table.gives != "nothing":
+            yield key, "every row is held out, so none is left to train on", "set heldout of these data below 1"
 
 
 def _models(recipe: Recipe) -> Iterator[Conflict]:

@@ -23,7 +23,7 @@ LIMITS: dict[str, Rule] = {
     "r": AT_LEAST_1,
     "alpha": POSITIVE,
     # data
-    "DataConfig.heldout": BELOW_1,
+    "DataConfig.heldout": SHARE,
     "share": SHARE,
     # optimiser
     "lr": POSITIVE,

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import math
+import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -170,7 +171,7 @@ def source_hash(function: RewardFunction) -> str | None:
     """sha256 of the source text; with the fixed arguments of a partial. None where there is no source."""
     try:
         found = hashlib.sha256(inspect.getsource(_inner(function)).encode())
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # the last two: a file that is not its source
         return None
     while isinstance(function, functools.partial):
         found.update(repr((function.args, sorted(function.keywords.items()))).encode())
