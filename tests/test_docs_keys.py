@@ -156,7 +156,7 @@ stages:
 """
 
 
-@pytest.mark.parametrize("page", [*CONFIGS, "recipe.md"])
+@pytest.mark.parametrize("page", [*CONFIGS, "recipe.md", "data.md"])
 def test_shown_recipes_load(page: str) -> None:
     """A block is a whole recipe, or, where it starts with ``kind``, one more stage of a recipe with sft and reward."""
     blocks = [body for language, body in FENCE.findall(text_of(page)) if language == "yaml"]

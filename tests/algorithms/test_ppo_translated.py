@@ -140,7 +140,7 @@ seed: 3
 models:
   base: {load: base, branch: 2, dtype: float32}
   judge: {load: judge, template: plain, dtype: float32, gives: reward model}
-data: {asked: {source: prompts.jsonl, heldout: 0.25}}
+data: {asked: {source: prompts.jsonl, heldout: 0.2}}
 stages:
   policy:
     kind: ppo

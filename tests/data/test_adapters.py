@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -269,3 +271,14 @@ def test_a_bad_value_is_named_by_its_key(row: dict[str, Any], key: str, why: str
     assert refused.value.key == key
     assert why in refused.value.problem
     assert refused.value.fix
+
+
+def test_the_page_shows_every_format_and_what_it_becomes() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", page.partition("## Mixtures")[0], re.MULTILINE)
+    rows = [row for row in rows if row[0] != "format"]
+    assert {name for name, _, _ in rows} == set(get_args(Format))
+    for name, columns, becomes in rows:
+        for shape in (shape for shape in SHAPES if shape.format == name):
+            assert all(f"`{need}`" in columns for need in shape.needs if need != "label" or name == "feedback"), shape
+            assert shape.kind in becomes, shape

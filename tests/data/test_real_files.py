@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from data.tables import files, table
 from trimtab.data.config import DataConfig, Skip
 from trimtab.data.load import load
 from trimtab.data.split import prompt_key
+from trimtab.errors import DataError
 
 RASBT = "rasbt__LLMs-from-scratch/ch07/04_preference-tuning-with-dpo/instruction-data-with-preference.json"
 GSM8K = "openai__grade-school-math/grade_school_math/data/{}.jsonl.gz"
@@ -45,3 +47,26 @@ def test_public_files_are_read_and_accounted_for(
     assert len(train) + len(held) == rows - sum(reasons.values())
     assert 0.02 * rows <= len(held) <= 0.08 * rows
     assert not {prompt_key(row) for row in train} & {prompt_key(row) for row in held}
+
+
+def test_the_table_of_real_files_is_the_one_on_the_page(test_data: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+    shown = page.read_text(encoding="utf-8").partition("## Real files")[2]
+    assert [line for line in shown.splitlines(keepends=True) if line.startswith("|")] == table(test_data).splitlines(
+        keepends=True
+    )
+
+
+def test_a_prompt_of_a_public_file_is_never_on_both_sides(test_data: Path) -> None:
+    checked = 0
+    for path in files(test_data):
+        try:
+            data = load("public", DataConfig(str(path), on_bad_rows=Skip(0.1), heldout=0.2), 0)
+        except DataError:
+            continue
+        ((kind, _), *_) = data.records
+        sides = [{prompt_key(row) for row in data.rows(kind, split)} for split in ("train", "heldout")]
+        assert sides[0] and not sides[0] & sides[1], path.name
+        assert sides[1] or len(sides[0]) < 30, path.name
+        checked += 1
+    assert checked >= 15

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from data.tiny import pieces, tokenizer
@@ -98,3 +100,13 @@ def test_a_token_that_would_be_spelled_out_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="has no token") as refused:
         Renderer(tokenizer(), name)
     assert TOKENS[name][0] in str(refused.value) and "plain" in refused.value.fix
+
+
+def test_the_page_shows_every_template_and_the_tokens_that_it_needs() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page.partition("## Templates")[2].partition("**Which tokens")[0].replace("\\|", "|")
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    rows.pop("template")
+    assert rows.keys() == TEMPLATES.keys()
+    for name, tokens in TOKENS.items():
+        assert all(token in rows[name] for token in tokens)

@@ -95,6 +95,7 @@ def lay_out(folder: Path) -> Path:
     """A folder with the recipe, its rows and its model; returns the recipe's path."""
     (folder / "base").mkdir()
     (folder / "base" / "weights").write_text("base")
+    (folder / "base" / "config.json").write_text("{}")
     (folder / "rows.jsonl").write_text(ROWS)
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder / "recipe.yaml"

@@ -137,9 +137,9 @@ def test_changed_rows_are_refused_though_their_number_is_the_same(case: Case) ->
 def test_data_that_the_last_stage_misses_is_missed_before_the_first_runs(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(STAGES, "evaluate", replace(STAGES["evaluate"], data={"prompts": "prompts"}))
-    with pytest.raises(DataError, match="'d' has no prompts"):
-        case.go("stages.verdict.prompts=d.prompts")
+    monkeypatch.setitem(STAGES, "evaluate", replace(STAGES["evaluate"], data={"prompts": "comparisons"}))
+    with pytest.raises(DataError, match="'d' has no comparisons"):
+        case.go("stages.verdict.prompts=d.comparisons")
     assert not (case.dir / "stages").exists()
 
 

@@ -122,7 +122,9 @@ def _shapes(parts: list[Part], config: DataConfig, account: Account) -> list[Sha
             raise DataError(error.problem, where=Where(part.name), fix=error.fix) from None
         shapes.append(shape)
         found.setdefault(_announce(shape, names), (shape, [], names))[1].append(part.short)
-    kinds = {shape.kind: part.name for shape, part in zip(shapes, parts, strict=True)}
+    kinds: dict[str, str] = {}
+    for shape, part in zip(shapes, parts, strict=True):
+        kinds.setdefault(shape.kind, part.name)
     if len(kinds) > 1:
         held = "; ".join(f"{name} holds {kind}" for kind, name in kinds.items())
         raise DataError(f"the files are of several kinds: {held}", fix="make a dataset of each, or set kind")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from trimtab.data.load import LoadedData, load
-from trimtab.data.overlap import overlap
 from trimtab.data.show import render_all
 from trimtab.data.template import Renderer
 from trimtab.pipeline.graph import Recipe
+from trimtab.pipeline.overlaps import overlaps
 from trimtab.records import Rating
 
 Say = Callable[[str], None]
@@ -49,17 +49,8 @@ def say_accounts(datasets: dict[str, LoadedData], say: Say) -> None:
 
 def say_overlaps(references: Sequence[str], datasets: dict[str, LoadedData], say: Say) -> None:
     """What held-out rows of every reference have in common with the training rows of each."""
-    sides: dict[tuple[str, str], list[Any]] = {}
-    for reference in references:
-        name, _, kind = reference.partition(".")
-        for split in ("train", "heldout"):
-            rows = datasets[name].rows(kind, split)
-            sides[reference, split] = [row for row in rows if not isinstance(row, Rating)]
-    for held in references:
-        for trained in references:
-            train, heldout = sides[trained, "train"], sides[held, "heldout"]
-            if train and heldout:
-                say(f"held-out {held} against training {trained}: {overlap(train, heldout).said()}")
+    for held, trained, found in overlaps(references, datasets):
+        say(f"held-out {held} against training {trained}: {found.said()}")
 
 
 def say_template(reference: str, rows: Sequence[Any], renderer: Renderer, say: Say) -> None:

@@ -5,6 +5,7 @@ one (keys, inputs, versions, machine) is named and refused. The directory::
 
     recipe.yaml  manifest.json  events.jsonl  report.html
     data/<name>.json                                        what happened to every row
+    overlap.json                                            what held-out rows share with training rows
     stages/<name>/{manifest.json, model/, checkpoints/, ...}
 """
 
@@ -28,6 +29,7 @@ from trimtab.pipeline.environment import honour
 from trimtab.pipeline.graph import Recipe, Stage
 from trimtab.pipeline.inputs import NONE, functions_of, inputs_of, rows_digest, sources_of
 from trimtab.pipeline.manifest import StageManifest, changes, config_digest, read_manifest, write_manifest
+from trimtab.pipeline.overlaps import write_overlaps
 from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import load_function
 from trimtab.runtime.files import disk_full, fsync_dir, remove_leftovers, write_atomic, write_json
@@ -161,6 +163,8 @@ def _drive(driver: _Driver, again: str) -> None:
     (driver.dir / "data").mkdir(exist_ok=True)
     for name, dataset in driver.loaded.items():
         write_json(driver.dir / "data" / f"{name}.json", dict(dataset.account()))
+    if todo:
+        write_overlaps(driver.recipe, driver.loaded, driver.dir)
     for stage in driver.recipe.stages.values():
         if driver.stop():
             raise Interrupted(f"{driver.stop()}: stopped before stage {stage.name}")
