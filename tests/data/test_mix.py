@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from data.test_load import demos, write
-from trimtab.data.config import DataConfig
+from trimtab.data.config import DataConfig, Skip
 from trimtab.data.load import LoadedData, load
 from trimtab.data.mix import draw
 from trimtab.data.split import prompt_key
 from trimtab.errors import DataError
+from trimtab.train.rows import StageRows
+from trimtab.train.stage import StageContext
 
 
 def mixed(folder: Path, weights: dict[str, float], sizes: dict[str, int], seed: int = 0, **keys: Any) -> LoadedData:
@@ -117,3 +119,20 @@ def test_a_mixture_is_refused_with_a_fix(tmp_path: Path, config: DataConfig, why
     with pytest.raises(DataError, match=why) as refused:
         load("both", config, 0, others=parts.__getitem__)
     assert refused.value.fix
+
+
+def test_rows_that_a_template_refuses_have_recourse_in_a_mixture_too(tmp_path: Path) -> None:
+    data = mixed(tmp_path, {"a": 1, "b": 1}, {"a": 20, "b": 20}, on_bad_rows=Skip(0.1))
+    refused = data.rows("demonstrations")[1].id
+
+    def make(row: Any) -> int:
+        if row.id == refused:
+            raise DataError("the template refuses it", fix="leave it out")
+        return 1
+
+    rows = StageRows(StageContext("sft", tmp_path, 0, {}, lambda name: data))
+    assert (
+        len(rows.take("both.demonstrations", "train", make, purpose="training")) == len(data.rows("demonstrations")) - 1
+    )
+    (left,) = rows.taken[0].left_out
+    assert left.where.file.endswith(".jsonl") and left.where.line

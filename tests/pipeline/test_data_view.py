@@ -75,7 +75,7 @@ def test_a_template_is_tried_on_every_row(recipe: Recipe) -> None:
         ("both: {mix: {a: 3, c: 1}}", "data.both.mix.c", "there is no data 'c'", "a"),
         ("both: {mix: {a: 3, a2: 1}}\n  a2: {mix: {a: 1}}", "data.both.mix.a2", "is a mixture itself", "datasets"),
         ("both: {mix: {both: 1}}", "data.both.mix.both", "is a mixture itself", "datasets"),
-        ("both: {mix: {a: 0}}", "data.both.mix.a", "takes no rows", "above 0"),
+        ("both: {mix: {a: 0}}", "data.both.mix.a", "0.0 is out of range", "above 0"),
         ("both: {mix: {a: 1}, source: a.jsonl}", "data.both", "both source and mix", "one of them"),
         ("both: {heldout: 0.1}", "data.both", "neither source nor mix", "one of them"),
     ],

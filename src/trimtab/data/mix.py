@@ -37,7 +37,7 @@ def mix(name: str, config: DataConfig, load: Callable[[str], Part]) -> tuple[Rec
 
     Args:
         name: of the mixture, for messages.
-        config: with ``mix``, and perhaps ``kind`` and ``limit``.
+        config: with ``mix``, and perhaps ``kind``, ``limit`` and ``on_bad_rows`` (for rows that a template refuses).
         load: name of a part -> the part.
 
     Raises:
@@ -93,7 +93,7 @@ def _refuse_keys(name: str, config: DataConfig) -> None:
             where = Where(key=f"data.{name}.mix.{part}")
             raise DataError(f"the weight {weight:g} takes no rows", where=where, fix="write a number above 0")
     plain = DataConfig(mix=config.mix)
-    for key in ("format", "columns", "on_bad_rows", "duplicates", "heldout"):
+    for key in ("format", "columns", "duplicates", "heldout"):
         if getattr(config, key) != getattr(plain, key):
             where = Where(key=f"data.{name}.{key}")
             raise DataError(f"a mixture reads no key '{key}'", where=where, fix="set it in the datasets of the mixture")

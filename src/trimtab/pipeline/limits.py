@@ -24,6 +24,7 @@ LIMITS: dict[str, Rule] = {
     "alpha": POSITIVE,
     # data
     "DataConfig.heldout": SHARE,
+    "DataConfig.mix": POSITIVE,
     "share": SHARE,
     # optimiser
     "lr": POSITIVE,
@@ -70,6 +71,7 @@ LIMITS: dict[str, Rule] = {
     "clip": POSITIVE,
     "Clip.limit": POSITIVE,
     "min_count": AT_LEAST_1,
+    "gain": POSITIVE,
     "clip_advantage": POSITIVE,
     "explained_variance": SHARE,
     "bonus": POSITIVE,
@@ -115,13 +117,18 @@ def rule_of(name: str) -> Rule | None:
 
 
 def numbers(config: Any, path: str) -> Iterator[tuple[str, str, float]]:
-    """Every number in a config as (dotted path, ``Class.key``, value); items of a list stand under the list's path."""
+    """Every number in a config as (dotted path, ``Class.key``, value).
+
+    Items of a list stand under the list's path, those of a mapping under their own.
+    """
     word = word_of(type(config))
     path = f"{path}.{word}" if word else path
     for field in dataclasses.fields(config):
         key, value = key_of(field.name), getattr(config, field.name)
-        for item in value if isinstance(value, tuple) else (value,):
+        named = {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, Mapping) else {}
+        listed = [(key, item) for item in (value if isinstance(value, tuple) else (value,))]
+        for at, item in named.items() or listed:
             if dataclasses.is_dataclass(item):
-                yield from numbers(item, f"{path}.{key}")
+                yield from numbers(item, f"{path}.{at}")
             elif isinstance(item, int | float) and not isinstance(item, bool):
-                yield f"{path}.{key}", f"{type(config).__name__}.{key}", item
+                yield f"{path}.{at}", f"{type(config).__name__}.{key}", item

@@ -82,14 +82,12 @@ def _data(recipe: Recipe, name: str, base: Path) -> Iterator[RecipeError]:
 def _mix(recipe: Recipe, name: str) -> Iterator[RecipeError]:
     """The parts of a mixture are other datasets with a source of their own."""
     known = [other for other, config in recipe.data.items() if not config.mix]
-    for part, weight in recipe.data[name].mix.items():
+    for part in recipe.data[name].mix:
         at = f"data.{name}.mix.{part}"
         if part in recipe.data and part not in known:
             yield recipe.error(at, f"'{part}' is a mixture itself", "name the datasets that it is made of")
         elif part not in known:
             yield recipe.error(at, f"there is no data '{part}'", did_you_mean(part, known, "other data"))
-        if not weight > 0:
-            yield recipe.error(at, f"the weight {weight:g} takes no rows", "write a number above 0")
 
 
 _FROM = "; it is relative to the folder the run is started in"
