@@ -310,7 +310,7 @@ CONFLICTS = [
         "hydra needs one trunk, but 'base' has branch 2 and the reward's 'o' has 3",
     ),
     (
-        ["sharing=hydra"],
+        ["sharing=hydra", "critic.start=reward"],
         ["models.o={load: some/model, branch: 2, template: plain}", "stages.reward.model=o"],
         "the critic reads the policy's tokens, but the reward's 'o' and 'base' have other templates",
     ),
