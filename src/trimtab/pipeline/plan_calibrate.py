@@ -33,6 +33,7 @@ _TOKENS, _TEXTS, _SLOTS, _STEPS = 512, 8, 32, 12
 _BYTES = 48_000_000
 
 _PROCESS = """
+import resource
 from trimtab.pipeline.stages import STAGES, load_function
 for kind in STAGES.values(): load_function(kind.run)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
