@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
+
+from trimtab.runtime.memory import bound_kernel_cache
 
 _FAULTS = """
 import resource, sys, torch
@@ -27,3 +32,37 @@ def faults(how: str) -> int:
 
 def test_large_tensors_are_not_mapped_anew() -> None:
     assert faults("kept") < faults("as it comes") / 10
+
+
+_HELD = """
+import os, torch
+from trimtab.runtime.memory import give_back, keep_freed
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+keep_freed()
+blocks = [torch.ones(1_000_000) for _ in range(100)]  # 4 MB each
+pins = [torch.ones(10) for _ in range(100)]
+before = held()
+last = blocks.pop()
+del blocks
+kept = held()
+give_back()
+print(before - kept, before - held())
+"""
+
+
+def test_what_is_kept_can_be_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", _HELD], capture_output=True, text=True, check=True)
+    kept, given_back = map(int, done.stdout.split())
+    assert kept < 40e6
+    assert given_back > 360e6
+
+
+def test_the_kernel_cache_is_bounded_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "0")  # so that what is set below is undone
+    monkeypatch.delenv(name)
+    bound_kernel_cache(8)
+    assert os.environ[name] == "8"
+    bound_kernel_cache(16)
+    assert os.environ[name] == "8"

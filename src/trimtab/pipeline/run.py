@@ -34,7 +34,7 @@ from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import load_function
 from trimtab.runtime.files import disk_full, fsync_dir, remove_leftovers, write_atomic, write_json
 from trimtab.runtime.lock import run_lock
-from trimtab.runtime.memory import keep_freed
+from trimtab.runtime.memory import bound_kernel_cache, keep_freed
 from trimtab.runtime.signals import stop_flag
 from trimtab.schema import did_you_mean, to_plain
 from trimtab.scoring.function import GivenScorer
@@ -120,6 +120,7 @@ def run(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     keep_freed()
+    bound_kernel_cache()
     with run_lock(directory / ".lock"), stop_flag() as stop:
         driver = _Driver(recipe, directory, say, stop, inexact, open_dataset, functions)
         try:

@@ -1,9 +1,12 @@
-"""How freed memory is kept on the CPU. It changes no number, only the time the kernel takes."""
+"""What becomes of freed memory on the CPU. It changes no number, only time and how much the process holds."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
+from functools import cache
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -15,8 +18,30 @@ def keep_freed() -> bool:
     SFT update of SmolLM2-135M (0.24 of 1.9 CPU seconds, 100,000 page faults; 0.02 and 2,000 afterwards). Returns
     False where the C library has no such switch (musl, macOS).
     """
-    name = ctypes.util.find_library("c")
-    mallopt = getattr(ctypes.CDLL(name), "mallopt", None) if name else None
+    mallopt = _libc("mallopt")
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 30))
+
+
+def give_back() -> bool:
+    """Return every wholly free page to the kernel: what ``keep_freed`` keeps within a step is not worth keeping between
+    rollouts, whose lengths differ, so that blocks of one seldom fit the next. False where the C library cannot."""
+    trim = _libc("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def bound_kernel_cache(entries: int = 64) -> None:
+    """Let oneDNN remember this many compiled kernels (its default: 1024) unless the environment says otherwise.
+
+    Batches without padding have a new number of tokens nearly every time, and each new shape is one more entry. Has to
+    be called before the first matrix product of the process.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(entries))
+
+
+@cache
+def _libc(name: str) -> Any:
+    """A function of the C library; None where there is none of that name."""
+    path = ctypes.util.find_library("c")
+    return getattr(ctypes.CDLL(path), name, None) if path else None

@@ -40,6 +40,7 @@ from trimtab.protocols import (
     Trainable,
 )
 from trimtab.records import Completion
+from trimtab.runtime.memory import give_back
 from trimtab.runtime.seeds import permutation
 from trimtab.train.optimizer import trainable
 
@@ -106,6 +107,7 @@ class PPO:
 
     def batches(self) -> Iterator[Minibatch | Boundary]:
         while self.version < self.config.versions:
+            give_back()
             completions = self._sample()
             made = prepare(
                 self.bundle,
