@@ -1,20 +1,23 @@
 # Everything runs in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo               from nothing to a trained and measured policy, with the report's place
 #   make test               the fast tests        make test-slow   real model, real kills
+#   make faults             the whole fault matrix, and its table in docs/reliability.md (about half an hour on two cores)
 #   make lint               ruff and pyright      make format      what ruff can mend by itself
 #   make wheel              dist/*.whl            make clean       removes .venv and what was built
 # PYTHON chooses the interpreter (make demo PYTHON=python3.12), PYTEST_ARGS goes to pytest (PYTEST_ARGS='-k ppo -x'),
-# JOBS is the number of fast tests run at a time (JOBS=0: in this process, as a debugger needs it).
+# JOBS is the number of fast tests run at a time (JOBS=0: in this process, as a debugger needs it), FAULTS_ARGS goes to
+# the fault matrix, which goes on where it was stopped (FAULTS_ARGS="--area damage --sample 0.1 --jobs 4").
 # Recipes name only relative paths, so a checkout whose path has spaces works.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
 JOBS ?= 2
+FAULTS_ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format wheel clean
+.PHONY: help demo test test-slow faults lint format wheel clean
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
@@ -27,6 +30,14 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+faults: export PYTHONPATH := src:tests
+faults: export OMP_NUM_THREADS := 1
+faults: export MKL_NUM_THREADS := 1
+faults: export TOKENIZERS_PARALLELISM := false
+faults: export HF_HUB_OFFLINE := 1
+faults: .venv/installed-dev
+	$(BIN)/python -m faults.full $(FAULTS_ARGS); status=$$?; $(BIN)/python -m faults.table && exit $$status
 
 lint: .venv/installed-dev  # all four speak before it fails
 	@status=0; for check in "ruff check ." "ruff format --check ." "pyright" "pyright -p pyright-strict.json"; do \

@@ -69,11 +69,15 @@ class Boundary:
 
     Yielded as an item of its own, because an algorithm may learn only *after* an update that it was
     the version's last (target KL). Checkpoints are taken at boundaries and nowhere else.
+
+    ``quarantined``: ids of rows that nothing was learned from because a number of theirs was missing or not finite;
+    they go to ``events.jsonl``.
     """
 
     version: int
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     last: bool = False
+    quarantined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def save_model(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32) -> None:
-    """A random model of the family with its tokenizer; the same bytes every time."""
+def save_model(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, ends: float = 0.0) -> None:
+    """A random model of the family with its tokenizer; the same bytes every time.
+
+    ``ends``: about this probability of the end token at any place, so that answers have different lengths; 0 = what
+    comes of random weights, which is next to never. Only for a model whose output embedding is its input embedding.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(11)
         lm = AutoModelForCausalLM.from_config(CONFIGS[family]())
@@ -78,8 +82,25 @@ def save_model(folder: Path, family: str = "llama", dtype: torch.dtype = torch.f
         for parameter in lm.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)  # far enough from uniform that answers differ
+    made = tokenizer()
+    if ends:
+        _let_end(lm, made, ends)
     lm.to(dtype).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    made.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _let_end(lm: Any, made: PreTrainedTokenizerFast, probability: float) -> None:
+    """Turn the end token's embedding to where hidden states are, as far as gives it the mean probability."""
+    texts = [made(text, return_tensors="pt").input_ids for text in sentences()[:20]]
+    hidden_TD = torch.cat([lm.model(ids).last_hidden_state[0] for ids in texts])
+    row_V, direction_D = lm.get_input_embeddings().weight, hidden_TD.mean(0)
+    low, high = 0.0, 100.0
+    for _ in range(40):
+        scale = (low + high) / 2
+        row_V[1] = scale * direction_D
+        found = float((hidden_TD @ row_V.T).softmax(-1)[:, 1].mean())
+        low, high = (scale, high) if found < probability else (low, scale)
 
 
 def lay_out(folder: Path, family: str = "llama", recipe: str = "recipe.yaml") -> Path:
@@ -88,7 +109,7 @@ def lay_out(folder: Path, family: str = "llama", recipe: str = "recipe.yaml") ->
     for file in FIXTURE.glob("*.jsonl"):
         shutil.copy(file, folder)
     shutil.copy(FIXTURE / recipe, folder / "recipe.yaml")
-    save_model(folder / "base", family)
+    save_model(folder / "base", family, ends=0.2 if recipe == "recipe.yaml" and family == "llama" else 0.0)
     return folder
 
 

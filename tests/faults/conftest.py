@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from e2e.tiny import lay_out
+from faults.ground import Ground
 from faults.lab import Server, serving
 
 
@@ -36,3 +37,9 @@ def short(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = server.run(folder)
     assert done.code == 0, done.err
     return folder
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """What cases of the matrix start from, made when first asked for."""
+    return Ground(tmp_path_factory.mktemp("ground"))

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import importlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -31,7 +32,7 @@ class Fault:
             that it was to delete has lost one file, and then it strikes.
         match: counts only calls with a path among the arguments in which this pattern is found.
         stage: counts only calls while this stage runs; "" = all.
-        do: a signal that the process sends to itself (of SIGTERM and SIGINT it goes on living), or ENOSPC.
+        do: a signal that the process sends to itself (of some it goes on living), or the error of a system call.
     """
 
     target: str
@@ -39,7 +40,7 @@ class Fault:
     when: Literal["before", "after", "half"] = "before"
     match: str = ""
     stage: str = ""
-    do: Literal["SIGKILL", "SIGTERM", "SIGINT", "ENOSPC"] = "SIGKILL"
+    do: Literal["SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1", "SIGSTOP", "ENOSPC", "EDQUOT", "EROFS", "EIO"] = "SIGKILL"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,6 +63,11 @@ def follow_stages() -> None:
         original(driver, stage)
 
     module._stage = followed
+
+
+def running() -> str:
+    """The stage that runs now, in a process that follows stages."""
+    return _stage
 
 
 def owner_of(target: str) -> tuple[Any, str]:
@@ -112,8 +118,9 @@ def half(file: Path) -> None:
 
 
 def strike(what: str) -> None:
-    if what == "ENOSPC":
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if what.startswith("E"):
+        number = getattr(errno, what)
+        raise OSError(number, os.strerror(number))
     os.kill(os.getpid(), getattr(signal, what))
 
 
@@ -241,6 +248,20 @@ def forget_state() -> None:
     PPO.load_state_dict = load  # type: ignore[method-assign]
 
 
+def forget_lengths() -> None:
+    """``debias_length`` starts afresh after every kill."""
+    from trimtab.algorithms.ppo.ppo import PPO
+
+    original = PPO.load_state_dict
+
+    def load(self: PPO, state: Any) -> None:
+        lengths = self.lengths
+        original(self, state)
+        self.lengths = lengths
+
+    PPO.load_state_dict = load  # type: ignore[method-assign]
+
+
 def finish_before_export() -> None:
     """A stage is called finished before its model is saved."""
     from trimtab.pipeline import run as module
@@ -263,6 +284,13 @@ def finish_before_export() -> None:
     module.load_function = load_function
 
 
+def never_fsync_files() -> None:
+    """A checkpoint's files are renamed before their bytes are on the disk."""
+    from trimtab.runtime import files
+
+    files._fsync_tree = lambda folder: None
+
+
 MUTATIONS = {
     function.__name__: function
     for function in (
@@ -273,9 +301,31 @@ MUTATIONS = {
         never_cut_back,
         mark_without_writing,
         forget_moments,
-        marginal_parity,
         decide_late,
         forget_state,
+        forget_lengths,
         finish_before_export,
+        never_fsync_files,
     )
 }
+"""One step of a protocol undone."""
+
+
+def _of_another_version(package: str) -> None:
+    original = importlib.metadata.version
+    importlib.metadata.version = lambda name: "0.0.1" if name == package else original(name)
+
+
+def _on_another_processor() -> None:
+    from trimtab.pipeline import environment
+
+    environment._cpu = lambda: "another processor"
+
+
+MACHINES: dict[str, Callable[[], None]] = {
+    "other_torch": lambda: _of_another_version("torch"),
+    "other_transformers": lambda: _of_another_version("transformers"),
+    "other_processor": _on_another_processor,
+    "marginal_parity": marginal_parity,
+}
+"""Other surroundings of a launch."""

@@ -96,6 +96,17 @@ def test_killed_everywhere_it_ends_as_an_unbroken_run(server: Server, whole: Pat
     assert all(len(resumed(tmp_path / "run", stage)) > 3 for stage in ("reward", "policy"))
 
 
+def test_answers_of_the_chain_end_so_their_length_is_debiased(whole: Path) -> None:
+    """The kills above cross a run in which ``debias_length`` has something to do."""
+    policy = whole / "run" / "stages" / "policy"
+    rows = [json.loads(line) for line in (policy / "metrics.jsonl").read_text("utf-8").splitlines()]
+    slopes = [row["score/length_slope"] for row in rows if row["kind"] == "version"]
+    answers = [json.loads(line) for line in (policy / "rollouts.jsonl").read_text("utf-8").splitlines()]
+    ended = sum(row["finish"] == "end" for row in answers) / len(answers)
+    assert 0.1 < ended < 0.9 and len({len(row["ids"]) for row in answers}) > 2
+    assert len(set(slopes)) == len(slopes) > 2 and all(slopes)
+
+
 def test_a_deletion_that_was_killed_leaves_nothing_to_continue_from(
     server: Server, short: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from trimtab.runtime.signals import StopFlag, stop_flag
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_first_asks_second_ctrl_c_insists(number: signal.Signals) -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGINT)

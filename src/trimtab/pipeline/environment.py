@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trimtab
-from trimtab.errors import CheckpointError, Where
+from trimtab.errors import CheckpointError, DataError, Where
 from trimtab.pipeline.manifest import changes
 from trimtab.runtime.files import read_json, write_json
 
@@ -47,14 +47,19 @@ def honour(path: Path, *, inexact: bool) -> tuple[dict[str, Any], list[str]]:
         the environment in force, and what changed against the record.
 
     Raises:
-        CheckpointError: something differs and ``inexact`` is not given.
+        CheckpointError: something differs and ``inexact`` is not given; the record is damaged or gone.
     """
+    if not path.exists() and not inexact and (path.parent / "stages").exists():
+        raise _damaged(path, "is gone")
     if not path.exists():
         now = environment()
         write_json(path, {"environment": now})
         return now, []
-    before = read_json(path)["environment"]
-    _set_threads(int(before["threads"]))
+    try:
+        before = dict(read_json(path)["environment"])
+        _set_threads(int(before["threads"]))
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"is damaged ({error})") from error
     now = environment()
     different = changes(before, now)
     if different and not inexact:
@@ -66,6 +71,14 @@ def honour(path: Path, *, inexact: bool) -> tuple[dict[str, Any], list[str]]:
     if different:
         write_json(path, {"environment": now})
     return now, different
+
+
+def _damaged(path: Path, how: str) -> CheckpointError:
+    return CheckpointError(
+        f"the record of the machine that began this run {how}",
+        where=Where(str(path)),
+        fix="restore the file from a backup, or choose a fresh --dir",
+    )
 
 
 def _set_threads(wanted: int) -> None:

@@ -5,6 +5,7 @@ Both sample from the same random streams, so where the models agree their answer
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from trimtab.batch import Sequence, flatten
 from trimtab.data.template import Renderer
-from trimtab.errors import DataError, Interrupted, ModelError
+from trimtab.errors import CheckpointError, DataError, Interrupted, ModelError, Where
 from trimtab.evaluation.config import EvaluateConfig
 from trimtab.evaluation.text import distinct_n, words
 from trimtab.evaluation.verdict import Answers, decide
@@ -23,7 +24,7 @@ from trimtab.models.load import LoadedLM, load_lm, load_tokenizer
 from trimtab.ops.segments import sum_by_sequence
 from trimtab.protocols import SamplingParams, Scorer, StreamKey, TokenPrompt, ToScore
 from trimtab.records import Completion, Prompt
-from trimtab.runtime.files import read_json, write_json
+from trimtab.runtime.files import read_json, sha256_bytes, write_json
 from trimtab.sampling.local import LocalSampler
 from trimtab.scoring.named import SCORERS, scorer
 from trimtab.scoring.ridge import RidgeScorer
@@ -109,11 +110,35 @@ def _side(side: Judged, nll: list[float], renderer: Renderer, rows: dict[str, Pr
     )
 
 
+def _sum_of(saved: dict[str, Any]) -> str:
+    """Of what is read back, whatever its layout."""
+    return sha256_bytes(json.dumps([saved["answers"], saved["own_logp"]], sort_keys=True).encode())
+
+
+def _read_back(file: Path) -> dict[str, Any]:
+    """Answers that an earlier start saved.
+
+    Raises:
+        CheckpointError: they are not what it saved.
+    """
+    try:
+        saved = read_json(file)
+        if saved["sha256"] == _sum_of(saved):
+            return saved
+        problem = "another sha256"
+    except (DataError, KeyError, TypeError) as error:
+        problem = str(error)
+    fix = (
+        f"delete the file: the stage answers again, to the same words; or start it anew with --from {file.parent.name}"
+    )
+    raise CheckpointError(f"saved answers are damaged ({problem})", where=Where(str(file)), fix=fix)
+
+
 def _judge(role: str, prompts: list[Prompt], config: EvaluateConfig, context: StageContext) -> Judged:
     """Sample one side, or read it back if a stopped run had finished it."""
     file = context.dir / f"answers-{role}.json"
     if file.exists():
-        saved = read_json(file)
+        saved = _read_back(file)
         answers = [Completion(**{**a, **{k: tuple(a[k]) for k in _TUPLES}}) for a in saved["answers"]]
         return Judged(answers, saved["own_logp"])
     spec = context.models[role]
@@ -122,7 +147,8 @@ def _judge(role: str, prompts: list[Prompt], config: EvaluateConfig, context: St
     context.say(f"{context.name}: {role} answers {len(prompts)} held-out prompts")
     answers = _answers(loaded, renderer, [renderer.prompt(row) for row in prompts], config, context)
     own = logp_sums(loaded, answers, config.token_budget, config.temperature)
-    write_json(file, {"answers": [asdict(a) for a in answers], "own_logp": own})
+    saved = {"answers": [asdict(a) for a in answers], "own_logp": own}
+    write_json(file, {"sha256": _sum_of(saved), **saved})
     if signal := context.stop():
         raise Interrupted(f"{signal}: the {role}'s answers are saved", fix="run the same command to continue")
     return Judged(answers, own)

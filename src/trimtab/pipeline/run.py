@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from trimtab.pipeline.manifest import StageManifest, changes, config_digest, rea
 from trimtab.pipeline.overlaps import write_overlaps
 from trimtab.pipeline.show import recipe_text
 from trimtab.pipeline.stages import load_function
-from trimtab.runtime.files import disk_full, fsync_dir, remove_leftovers, write_atomic, write_json
+from trimtab.runtime.files import append_event, disk_problem, fsync_dir, remove_leftovers, write_atomic, write_json
 from trimtab.runtime.lock import run_lock
 from trimtab.runtime.memory import bound_kernel_cache, keep_freed
 from trimtab.runtime.signals import stop_flag
@@ -85,8 +84,7 @@ class _Driver:
         return {name: function.identity for name, function in self.functions.items()}
 
     def event(self, kind: str, **details: Any) -> None:
-        with open(self.dir / "events.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), "event": kind, **details}) + "\n")
+        append_event(self.dir / "events.jsonl", {"time": round(time.time(), 3), "event": kind, **details})
 
 
 def run(
@@ -118,25 +116,35 @@ def run(
     """
     _refuse_absent_functions(recipe, functions)
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     keep_freed()
     bound_kernel_cache()
-    with run_lock(directory / ".lock"), stop_flag() as stop:
-        driver = _Driver(recipe, directory, say, stop, inexact, open_dataset, functions)
-        try:
-            _drive(driver, again)
-        except Interrupted as error:
-            driver.event("interrupted", reason=error.problem)
-            raise Interrupted(error.problem, where=error.where, fix="run the same command again to continue") from error
-        except Exception as error:
-            if not disk_full(error):
-                raise
-            raise TrimtabError(
-                f"the disk had no room for what the run wrote ({error}); what was saved before is intact",
-                where=Where(str(directory)),
-                fix="make room, then run the same command again: it continues from the last checkpoint",
-            ) from error
+    with _disk_explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with run_lock(directory / ".lock"), stop_flag() as stop:
+            driver = _Driver(recipe, directory, say, stop, inexact, open_dataset, functions)
+            try:
+                _drive(driver, again)
+            except Interrupted as error:
+                driver.event("interrupted", reason=error.problem)
+                again_please = "run the same command again to continue"
+                raise Interrupted(error.problem, where=error.where, fix=again_please) from error
     return directory
+
+
+@contextlib.contextmanager
+def _disk_explained(directory: Path) -> Iterator[None]:
+    """No room, no permission, a disk that fails: no bugs of ours, so they are said in a sentence."""
+    try:
+        yield
+    except Exception as error:
+        problem, remedy = disk_problem(error, directory)
+        if not problem:
+            raise
+        raise TrimtabError(
+            f"{problem} ({error}); what was saved before is intact",
+            where=Where(str(directory)),
+            fix=f"{remedy}, then run the same command again: it continues from the last checkpoint",
+        ) from error
 
 
 def _refuse_absent_functions(recipe: Recipe, functions: Mapping[str, GivenScorer]) -> None:

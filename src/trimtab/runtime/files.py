@@ -35,11 +35,27 @@ def disk_full(error: BaseException) -> bool:
 
     Libraries written in Rust (safetensors) raise exceptions of their own, with the system's number in the text.
     """
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_problem(error: BaseException, folder: Path) -> tuple[str, str]:
+    """What an error says of the disk under ``folder``, and what to do, in the imperative; empty if it is another."""
+    if disk_full(error):
+        return "the disk had no room for what the run wrote", "make room"
+    number = _number(error)
+    ours = str(getattr(error, "filename", None) or "").startswith(str(folder))
+    if number == errno.EROFS or (ours and number in (errno.EACCES, errno.EPERM)):
+        return "the run's folder cannot be written", "make it writable"
+    if number == errno.EIO:
+        return "the disk failed", "look at the system's log, and copy the folder to a sound disk"
+    return "", ""
+
+
+def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError):
-        return error.errno in full
+        return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
-    return found is not None and int(found[1]) in full
+    return int(found[1]) if found else None
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -81,6 +97,15 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON file atomically: indented, keys in the given order, a final newline, no NaN or infinity."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_event(path: Path, event: Mapping[str, Any]) -> None:
+    """Add one JSON line to a log that nothing is continued from. A kill may have left half a line: it stays alone."""
+    with open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        broken = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * broken + json.dumps(event).encode() + b"\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,17 +1,17 @@
-"""Ctrl-C and SIGTERM as a question that a stage asks at its boundaries."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a question that a stage asks at its boundaries."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 
 class StopFlag:
-    """Name of the first SIGINT or SIGTERM, or "". A Ctrl-C after that raises ``KeyboardInterrupt`` at once."""
+    """Name of the first signal, or "". A Ctrl-C after that raises ``KeyboardInterrupt`` at once."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.name = ""
@@ -30,8 +30,14 @@ class StopFlag:
         self._warn(f"{self.name}: saving at the next boundary; Ctrl-C now stops at once")
 
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""A person, a service manager, and Slurm's warning before the time limit (``--signal=USR1@120``)."""
+
+
 def _to_stderr(line: str) -> None:
-    print(f"\n{line}", file=sys.stderr, flush=True)
+    """Past Python's buffers: a handler that prints into a ``print`` it interrupted is an error of its own."""
+    with contextlib.suppress(OSError):  # a closed terminal must not stop the run from saving
+        os.write(2, f"\n{line}\n".encode())
 
 
 @contextlib.contextmanager
@@ -44,7 +50,7 @@ def stop_flag(warn: Callable[[str], None] = _to_stderr) -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.signal(number, flag.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, flag.receive) for number in STOPS}
     try:
         yield flag
     finally:

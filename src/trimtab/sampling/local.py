@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.errors import Diverged
 from trimtab.models.bundle import logit_map_of
 from trimtab.models.flat import Body, Mode, decoder_of, set_mode
 from trimtab.ops.sampling import final_logits, greedy, inverse_cdf, penalise_repetition
@@ -181,7 +182,11 @@ class LocalSampler:
             if not ready:
                 continue
             sampled = [cast(_Answer, slots[slot]) for slot in ready]
-            tokens, logps = self._draw(hidden_SD, ready, sampled, params)
+            try:
+                tokens, logps = self._draw(hidden_SD, ready, sampled, params)
+            except Diverged as error:
+                among = ", ".join(f"{answer.prompt.id}#{answer.sample}" for answer in sampled)
+                raise Diverged(f"{error.problem}, in one of the answers {among}", fix=error.fix) from error
             for slot, answer, token, logp in zip(ready, sampled, tokens, logps, strict=True):
                 answer.text.ids.append(token)
                 answer.logps.append(logp)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trimtab.errors import CheckpointError, Diverged, Interrupted
 from trimtab.protocols import Algorithm, Boundary, Metrics, Minibatch, StepReport
@@ -58,7 +59,7 @@ def fit(algorithm: Algorithm, loop: Loop) -> int:
 
     Raises:
         Interrupted: a signal came; everything up to the last boundary is saved.
-        Diverged: too many updates in a row were not finite.
+        Diverged: too many updates in a row were not finite, or a weight is not, which is found before it is saved.
         CheckpointError: the run cannot be continued exactly as it is.
     """
     engine = Engine(algorithm.trainables)
@@ -138,7 +139,18 @@ def _save(
         "last": item.last,
     }
     tensors = {name: group for name, group in engine.tensors().items() if group}
+    _refuse_non_finite(loop, item.version, tensors)
     checkpoint.save(loop.dir / "checkpoints", item.version, tensors, state, loop.config.checkpoint.keep)
+
+
+def _refuse_non_finite(loop: Loop, version: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """A step may overflow although its loss and gradients were finite; such weights must not replace good ones."""
+    wrong = sorted({name for group in tensors.values() for name in group if not bool(group[name].isfinite().all())})
+    if wrong:
+        raise Diverged(
+            f"{loop.dir.name}: version {version} is not saved: {len(wrong)} weights are not finite, {wrong[0]} first",
+            fix="the checkpoint before it is kept; lower the learning rate and start again",
+        )
 
 
 def _resume(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trimtab.protocols import Boundary, StepReport
-from trimtab.runtime.files import Ledger
+from trimtab.runtime.files import Ledger, append_event
 
 
 class Observer(Protocol):
@@ -46,11 +45,12 @@ class MetricsLog:
         if item.metrics:
             row = {name: plain(value) for name, value in item.metrics.items()}
             self._write({"kind": "version", "version": item.version, **row})
+        if item.quarantined:
+            self.event("quarantined", version=item.version, reason="no finite score", rows=list(item.quarantined))
 
     def event(self, kind: str, **details: Any) -> None:
         """Append to ``events.jsonl``: for people and reports, never read back by training."""
-        with open(self.events, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), "event": kind, **details}) + "\n")
+        append_event(self.events, {"time": round(time.time(), 3), "event": kind, **details})
 
     def _write(self, row: Mapping[str, Any]) -> None:
         self.ledger.append(row)

@@ -52,6 +52,7 @@ class Experience:
         pretraining: this rollout trains the critic alone.
         kl_N: Σ over each completion's actions of log π - log π_ref, in nats, in the order sampled.
         critic: what the critic predicted beside what came of it, in bins (see ``foresight``).
+        quarantined: ids of the answers that should have had a score, and had none or one that is not finite.
     """
 
     batch: FlatBatch
@@ -64,6 +65,7 @@ class Experience:
     pretraining: bool
     kl_N: Tensor
     critic: dict[str, Any]
+    quarantined: tuple[str, ...] = ()
 
 
 def sequence_of(completion: Completion, end_id: int | None) -> Sequence:
@@ -139,6 +141,22 @@ def passes(bundle: Bundle, batch: FlatBatch, config: PPOConfig) -> FlatBatch:
         for name, value in columns.items():
             parts.setdefault(name, []).append(value)
     return batch.with_columns(**{name: torch.cat(values).to(batch.ids_T.device) for name, values in parts.items()})
+
+
+def refuse_non_finite(batch: FlatBatch, **number_T: Tensor) -> None:
+    """A scorer may fail an answer, which is then left out. A model whose own numbers are not finite is broken: stop.
+
+    Raises:
+        Diverged: a number of a sampled token is not finite; names what it is of, and the answers.
+    """
+    for name, column_T in number_T.items():
+        bad_T = batch.act_T & ~torch.isfinite(column_T)
+        if bool(bad_T.any()):
+            rows = [batch.ids_N[row] for row in sorted(set(batch.sequence_T[bad_T].tolist()))]
+            raise Diverged(
+                f"{name}: numbers that are not finite, in answers {', '.join(rows)}; nothing was learned from them",
+                fix="the last checkpoint is intact; lower the learning rate, and look at these answers",
+            )
 
 
 def check_parity(batch: FlatBatch, config: PPOConfig, vocabulary: int) -> Metrics:
@@ -237,10 +255,11 @@ def prepare(
 
     Raises:
         ModelError: sampler and learner disagree, or a fresh policy and its reference do.
-        Diverged: no answer is left to learn from.
+        Diverged: no answer is left to learn from, or a number of the models' own is not finite.
     """
     truncated_N = torch.tensor([c.finish == "length" for c in completions])
     batch = passes(bundle, laid_out(completions, config, end_id), config)
+    refuse_non_finite(batch, policy=batch["old_logp_T"], reference=batch["ref_logp_T"], entropy=batch["entropy_T"])
     metrics = check_parity(batch, config, cast(int, bundle.lm.config.vocab_size))
     if fresh:
         check_start(bundle, batch)
@@ -264,11 +283,13 @@ def prepare(
     metrics |= account | {"clip_fraction/reward": shaped.clipped, "beta": beta}
     metrics |= {"score/length_slope": lengths.slope, "score/length_correlation": lengths.correlation}
     kl_N = log_ratios(batch)
+    quarantined = tuple(batch.ids_N[row] for row in (asked_N & ~scored_N).nonzero().flatten().tolist())
     batch = batch.with_columns(reward_N=shaped.reward_N).select(kept_N.nonzero().squeeze(-1))
     batch, learned, pretraining, critic = _advantages(bundle, batch, config, beta, pretrains)
     nan_N = torch.where(scored_N, score_N, torch.nan)
     reward_N = torch.where(kept_N, shaped.reward_N, torch.nan)
-    return Experience(batch, nan_N, reward_N, metrics | learned, moments, lengths, hold, pretraining, kl_N, critic)
+    metrics |= learned
+    return Experience(batch, nan_N, reward_N, metrics, moments, lengths, hold, pretraining, kl_N, critic, quarantined)
 
 
 def _lengths(batch: FlatBatch) -> Tensor:
@@ -329,6 +350,7 @@ def _advantages(
 ) -> tuple[FlatBatch, Metrics, bool, dict[str, Any]]:
     act_T, n = batch.act_T, batch.sequences
     old_value_T = _values(bundle, batch, config)
+    refuse_non_finite(batch, value=old_value_T)
     reward_T = torch.zeros(batch.tokens)
     reward_T[batch.last_action_N()] = batch["reward_N"]
     if config.kl is not None and config.kl.place == "reward":

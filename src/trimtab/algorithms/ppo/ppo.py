@@ -137,7 +137,7 @@ class PPO:
             self._adapt_beta(made.metrics["kl/reference_k1"])
             self.version += 1
             metrics = made.metrics | {"updates": float(taken), "pretraining": float(made.pretraining)}
-            yield Boundary(self.version, metrics, self.version == self.config.versions)
+            yield Boundary(self.version, metrics, self.version == self.config.versions, made.quarantined)
 
     def _sample(self) -> list[Completion]:
         rollout = self.config.rollout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import torch
 from trimtab.algorithms.reward.config import RewardConfig
 from trimtab.algorithms.reward.reward import Ranking, RewardModel, ranking_of, scores
 from trimtab.data.template import Renderer
-from trimtab.errors import DataError
+from trimtab.errors import DataError, Diverged
 from trimtab.evaluation.bag_of_words import fit_bag_of_words
 from trimtab.evaluation.pairs import decided_pairs, reward_report, words_long
 from trimtab.models.bundle import Bundle, ScalarPart
@@ -60,6 +61,8 @@ def fold_scale(bundle: Bundle, rankings: list[Ranking], token_budget: int) -> tu
     """
     flat = torch.tensor([s for row in scores(bundle, rankings[:256], token_budget) for s in row], dtype=torch.float64)
     std = float(flat.std(correction=0)) or 1.0
+    if not math.isfinite(std):
+        raise Diverged("the reward model's scores are not finite", fix="lower the learning rate and train it again")
     cast(ScalarPart, bundle.parts["reward"]).head.weight.div_(std)
     return std, float(flat.mean()) / std
 
