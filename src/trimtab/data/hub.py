@@ -36,6 +36,7 @@ def read_hub(source: str, base: Path | None = None) -> tuple[str, list[Raw]]:
     where = Where(source)
     try:
         import datasets  # pyright: ignore[reportMissingImports]  # an extra: files need none of it
+        from datasets.exceptions import DatasetsError  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DataError("hf: sources need datasets", where=where, fix="pip install 'trimtab[hub]'") from error
     folder = (base or Path()) / Path(name).expanduser()
@@ -45,7 +46,7 @@ def read_hub(source: str, base: Path | None = None) -> tuple[str, list[Raw]]:
         else:
             path = str(folder) if folder.is_dir() else name
             found = datasets.load_dataset(path, options.get("config"), revision=options.get("revision"))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         offline = ", and HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else ""
         fix = f"check the id, the configuration and the network{offline}; or download the files and name them"
         raise DataError(f"the dataset cannot be read: {error}", where=where, fix=fix) from error
