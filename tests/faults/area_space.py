@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,13 @@ def files_cannot_grow(ground: Ground, server: Server, folder: Path, share: float
     return said(done) or ground.goes_on(server, folder, "sft", least)
 
 
-def may_mount(folder: Path) -> bool:
+def may_mount(root: Path) -> bool:
     """Whether this user may mount a file system of his own (in a container often not)."""
-    folder.mkdir(exist_ok=True)
     mount = shutil.which("mount")
-    made = mount and subprocess.run([mount, "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True).returncode == 0
-    if made:
-        subprocess.run(["umount", str(folder)], check=True)
-    folder.rmdir()
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        made = mount and subprocess.run([mount, "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode == 0
+        if made:
+            subprocess.run(["umount", folder], check=True)
     return bool(made)
 
 
@@ -103,7 +103,7 @@ def cases(ground: Ground, server: Server) -> Iterator[Case]:
             lambda server, folder, a=share: files_cannot_grow(ground, server, folder, a),
             gate=share == 0.5,
         )
-    if may_mount(ground.root / "mount"):
+    if may_mount(ground.root):
         yield from small_disks(ground)
 
 
