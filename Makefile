@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo               from nothing to a trained and measured policy, with the report's place
 #   make test               the fast tests        make test-slow   real model, real kills
-#   make faults             the whole fault matrix, and its table in docs/reliability.md (about half an hour on two cores)
+#   make faults             the whole fault matrix, and its table in docs/reliability.md (ten minutes on two quiet cores)
 #   make lint               ruff and pyright      make format      what ruff can mend by itself
 #   make wheel              dist/*.whl            make clean       removes .venv and what was built
 # PYTHON chooses the interpreter (make demo PYTHON=python3.12), PYTEST_ARGS goes to pytest (PYTEST_ARGS='-k ppo -x'),
